@@ -1,0 +1,10 @@
+//! Every type that crosses a process boundary: guest frames and error codes. Pure data: no I/O, no `unsafe`.
+
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod frame;
+pub mod guest;
+pub mod hello;
+
+pub use error::ErrorCode;
