@@ -1,0 +1,95 @@
+//! The one byte stream to the host: finding it, waiting for a hello on it, and carrying a session over it.
+
+use std::fs::{self, File};
+use std::io::{Error, Result};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use mvm_wire::hello::{Hello, Scanner};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// The port's name, the same on the host's QEMU command line.
+const PORT_NAME: &str = "org.mvm.agent";
+
+/// The virtio-serial port as an asynchronous byte stream.
+#[derive(Debug)]
+pub struct Port {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl Port {
+    /// Finds the port by its name: the number in its device's name changes with the machine's other devices.
+    pub fn open() -> Result<Port> {
+        for entry in fs::read_dir("/sys/class/virtio-ports")?.flatten() {
+            if fs::read_to_string(entry.path().join("name")).is_ok_and(|name| name.trim_end() == PORT_NAME) {
+                let device = std::path::Path::new("/dev").join(entry.file_name());
+                let file = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(device)?;
+                return Ok(Port { fd: watch(file.into(), Interest::READABLE | Interest::WRITABLE)? });
+            }
+        }
+        Err(Error::other(format!("no virtio port is called {PORT_NAME}")))
+    }
+
+    /// Discards bytes until a whole hello was read, and answers it. Returns the version agreed, 0 if none.
+    pub async fn greet(&mut self) -> Result<u16> {
+        let mut scanner = Scanner::default();
+        // The host sends nothing after its hello until it has the answer, so no byte of the session is lost here.
+        let mut chunk = [0; 4096];
+        let hello = loop {
+            let len = self.read(&mut chunk).await?;
+            if len == 0 {
+                // Nobody holds the other end yet: the port says so for a moment after every restore.
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            if let Some(hello) = chunk[..len].iter().find_map(|byte| scanner.push(*byte)) {
+                break hello;
+            }
+        };
+        let answer: Hello = hello.answer();
+        self.write_all(&answer.encode()).await?;
+        Ok(answer.max)
+    }
+}
+
+/// Has the event loop watch a descriptor, which must be non-blocking.
+pub fn watch(fd: OwnedFd, interest: Interest) -> Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays the same open descriptor for as long as the `AsyncFd` owns it.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+impl AsyncRead for Port {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<Result<usize>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            match guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut *buf)?)) {
+                Ok(result) => return Poll::Ready(result),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Port {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_write_ready(cx))?;
+            match guard.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), buf)?)) {
+                Ok(result) => return Poll::Ready(result),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The port outlives every session.
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

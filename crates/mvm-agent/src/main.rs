@@ -1,0 +1,31 @@
+//! PID 1 of every mvm guest. It makes the machine usable, then serves one host over one byte stream: it admits the
+//! machine after a restore, runs commands in a cgroup each, and quiesces before a save.
+//!
+//! It depends on the wire types and on little else, because under emulation every instruction it runs for the first
+//! time after a restore is translated anew, and that is what a user waits for.
+
+mod admit;
+mod boot;
+mod cgroup;
+mod job;
+mod link;
+mod process;
+mod serve;
+mod unpack;
+mod user;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::process::id() != 1 {
+        eprintln!("mvm-agent is the first process of a guest and does nothing elsewhere");
+        return ExitCode::FAILURE;
+    }
+    let result = boot::boot().and_then(|root| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        runtime.block_on(serve::serve(root))
+    });
+    let why = result.err().map_or_else(|| "the channel ended".to_owned(), |e| e.to_string());
+    boot::log(&format!("cannot go on: {why}"));
+    boot::power_off()
+}
