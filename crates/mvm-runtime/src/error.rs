@@ -1,0 +1,70 @@
+//! The one error type of the runtime: what failed, why, and what to do about it.
+
+use mvm_wire::ErrorCode;
+
+/// A failure a user can act on. `Display` gives `what: why`; the hint is printed on a line of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// The stable code (see [`ErrorCode`]).
+    pub code: ErrorCode,
+    /// What could not be done, in the user's words.
+    pub what: String,
+    /// The cause.
+    pub why: String,
+    /// What the user can do; empty when there is nothing to add.
+    pub hint: String,
+}
+
+/// The runtime's result type.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error with a cause and no hint yet.
+    pub fn new(code: ErrorCode, what: impl Into<String>, why: impl std::fmt::Display) -> Self {
+        Error { code, what: what.into(), why: why.to_string(), hint: String::new() }
+    }
+
+    /// Adds what the user can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
+    /// A host I/O error, told apart by its kind: a full disk is `ResourceExhausted`, the rest `FileError`.
+    pub fn io(what: impl Into<String>, err: impl Into<std::io::Error>) -> Self {
+        let err = err.into();
+        match err.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => Error::new(ErrorCode::ResourceExhausted, what, "the disk is full")
+                .hint("free some space (`mvmctl template gc`), or point MVM_HOME at a larger disk"),
+            Some(libc::EROFS) => Error::new(ErrorCode::FileError, what, "the file system is read-only")
+                .hint("point MVM_HOME at a directory that can be written"),
+            _ => Error::new(ErrorCode::FileError, what, err),
+        }
+    }
+
+    /// A defect or a host that behaves unexpectedly.
+    pub fn internal(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
+        Error::new(ErrorCode::Internal, what, why)
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Turns an I/O result into ours, naming what was being done.
+pub trait IoContext<T> {
+    /// Attaches `what` to the failure.
+    fn context(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<std::io::Error>> IoContext<T> for std::result::Result<T, E> {
+    fn context(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| Error::io(what(), e))
+    }
+}

@@ -1,0 +1,292 @@
+//! `MVM_HOME`: where everything of one user lives, and the only way files come into being there.
+//!
+//! Nothing half-done is ever visible: a directory is built in `tmp/` under a held lock, synced, then renamed into place.
+//! Whatever a killed process left in `tmp/` has a free lock, and the next [`Home::sweep`] removes it.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use mvm_wire::ErrorCode;
+use rustix::fs::FlockOperation;
+
+use crate::error::{Error, IoContext, Result};
+
+/// What this process is building at the moment, for [`abandon`].
+static UNDER_CONSTRUCTION: Mutex<Vec<(PathBuf, PathBuf)>> = Mutex::new(Vec::new());
+
+/// The user's mvm directory.
+#[derive(Debug, Clone)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// `MVM_HOME`, else `$XDG_DATA_HOME/mvm`, else `~/.local/share/mvm`. Touches nothing.
+    pub fn locate() -> Result<Home> {
+        let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let root = var("MVM_HOME")
+            .or_else(|| var("XDG_DATA_HOME").map(|d| d.join("mvm")))
+            .or_else(|| var("HOME").map(|d| d.join(".local/share/mvm")))
+            .ok_or_else(|| {
+                Error::new(ErrorCode::InvalidRequest, "cannot tell where mvm keeps its files", "HOME is not set")
+                    .hint("set MVM_HOME to a directory of yours")
+            })?;
+        if !root.is_absolute() {
+            return Err(Error::new(
+                ErrorCode::InvalidRequest,
+                format!("cannot use {} as mvm's home", root.display()),
+                "the path is relative",
+            )
+            .hint("set MVM_HOME to an absolute path"));
+        }
+        Ok(Home { root })
+    }
+
+    /// A home at `root`, which must be absolute.
+    pub fn at(root: impl Into<PathBuf>) -> Home {
+        Home { root: root.into() }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Unpacked guest kernels, one directory each.
+    pub fn kernels(&self) -> PathBuf {
+        self.root.join("kernels")
+    }
+
+    /// Images, one directory for each digest, and the names that point to them.
+    pub fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    /// Templates, one directory for each key.
+    pub fn templates(&self) -> PathBuf {
+        self.root.join("templates")
+    }
+
+    /// Work in progress.
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Makes the directories that are missing, private to the user.
+    pub fn create(&self) -> Result<()> {
+        for dir in [self.root.clone(), self.kernels(), self.images(), self.templates(), self.tmp()] {
+            create_dir(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for and takes the exclusive lock called `name`; it is held until the file is dropped.
+    /// `waiting` is called once if somebody else holds it.
+    pub fn lock(&self, name: &str, waiting: impl FnOnce()) -> Result<File> {
+        let path = self.root.join(format!("{name}.lock"));
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .context(|| format!("cannot open the lock {}", path.display()))?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            waiting();
+            rustix::fs::flock(&file, FlockOperation::LockExclusive)
+                .context(|| format!("cannot lock {}", path.display()))?;
+        }
+        Ok(file)
+    }
+
+    /// A private directory to build something in. It is deleted on drop unless it is committed.
+    pub fn staging(&self, purpose: &str) -> Result<Staging> {
+        self.create()?;
+        let dir = self.tmp().join(format!("{purpose}-{}", unique()));
+        // The lock lies beside the directory, so that a committed directory carries none.
+        let lock_path = dir.with_extension("lock");
+        let lock = File::options()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .context(|| format!("cannot write to {}", self.tmp().display()))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+            .context(|| format!("cannot lock {}", lock_path.display()))?;
+        create_dir(&dir)?;
+        if let Ok(mut list) = UNDER_CONSTRUCTION.lock() {
+            list.push((dir.clone(), lock_path.clone()));
+        }
+        Ok(Staging { dir, lock_path, _lock: lock })
+    }
+
+    /// Removes what killed processes left in `tmp/`. What somebody still works on is locked and stays.
+    pub fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(self.tmp()) else { return };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.extension().is_none_or(|e| e != "lock") {
+                continue;
+            }
+            let Ok(lock) = File::options().write(true).open(&path) else { continue };
+            if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                let _ = fs::remove_dir_all(path.with_extension(""));
+                let _ = fs::remove_file(&path);
+            }
+        }
+    }
+}
+
+/// A directory under construction. See [`Home::staging`].
+#[derive(Debug)]
+pub struct Staging {
+    dir: PathBuf,
+    lock_path: PathBuf,
+    _lock: File,
+}
+
+impl Staging {
+    /// Where to build.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Syncs every file and renames the directory to `dest`. If `dest` exists (somebody was faster), what is there stays.
+    pub fn commit(self, dest: &Path) -> Result<()> {
+        sync_tree(&self.dir)?;
+        match fs::rename(&self.dir, dest) {
+            Ok(()) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => return Ok(()),
+            Err(e) => return Err(Error::io(format!("cannot move the result to {}", dest.display()), e)),
+        }
+        if let Some(parent) = dest.parent() {
+            File::open(parent).and_then(|d| d.sync_all()).context(|| format!("cannot sync {}", parent.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes what this process was building: for the moment before it ends without running its destructors.
+pub fn abandon() {
+    let list = UNDER_CONSTRUCTION.lock().map(|mut list| std::mem::take(&mut *list)).unwrap_or_default();
+    for (dir, lock) in list {
+        let _ = fs::remove_dir_all(dir);
+        let _ = fs::remove_file(lock);
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Ok(mut list) = UNDER_CONSTRUCTION.lock() {
+            list.retain(|(dir, _)| *dir != self.dir);
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+        let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+/// Writes a small file so that a reader sees the old or the new content, never a part, also after a crash.
+pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+    let temporary = path.with_extension(format!("new-{}", unique()));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::options().create_new(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&temporary))).context(|| format!("cannot write {}", path.display()))
+}
+
+/// Reads a JSON file that [`write_atomically`] wrote. `None` if it does not exist or is not what this version writes.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// A name part that no other process and no earlier run has used.
+pub fn unique() -> String {
+    let mut bytes = [0u8; 8];
+    // The kernel's generator cannot fail once the system has booted.
+    let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    hex::encode(bytes)
+}
+
+fn create_dir(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).context(|| format!("cannot create {}", dir.display()))
+}
+
+fn sync_tree(dir: &Path) -> Result<()> {
+    let sync = |path: &Path| File::open(path)?.sync_all();
+    for entry in fs::read_dir(dir).context(|| format!("cannot read {}", dir.display()))?.flatten() {
+        let kind = entry.file_type().context(|| format!("cannot read {}", dir.display()))?;
+        if kind.is_dir() {
+            sync_tree(&entry.path())?;
+        } else if kind.is_file() {
+            sync(&entry.path()).context(|| format!("cannot sync {}", entry.path().display()))?;
+        }
+    }
+    sync(dir).context(|| format!("cannot sync {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("home"));
+        home.create().unwrap();
+        (dir, home)
+    }
+
+    #[test]
+    fn a_staged_directory_appears_whole_or_not_at_all() {
+        let (_dir, home) = home();
+        let staging = home.staging("image").unwrap();
+        fs::write(staging.path().join("a"), "1").unwrap();
+        let dest = home.images().join("x");
+        assert!(!dest.exists());
+        staging.commit(&dest).unwrap();
+        assert_eq!(fs::read_to_string(dest.join("a")).unwrap(), "1");
+        assert_eq!(fs::read_dir(home.tmp()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_first_of_two_commits_wins() {
+        let (_dir, home) = home();
+        let dest = home.images().join("x");
+        for content in ["first", "second"] {
+            let staging = home.staging("image").unwrap();
+            fs::write(staging.path().join("a"), content).unwrap();
+            staging.commit(&dest).unwrap();
+        }
+        assert_eq!(fs::read_to_string(dest.join("a")).unwrap(), "first");
+    }
+
+    #[test]
+    fn sweep_removes_what_is_dead_and_keeps_what_is_alive() {
+        let (_dir, home) = home();
+        let alive = home.staging("alive").unwrap();
+        let dead = home.tmp().join("dead-1");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("part"), "x").unwrap();
+        fs::write(home.tmp().join("dead-1.lock"), "").unwrap();
+        home.sweep();
+        assert!(alive.path().exists());
+        assert!(!dead.exists());
+        assert_eq!(fs::read_dir(home.tmp()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn atomic_writes_replace_and_leave_nothing_else() {
+        let (dir, _) = home();
+        let path = dir.path().join("f.json");
+        write_atomically(&path, b"{\"a\":1}").unwrap();
+        write_atomically(&path, b"{\"a\":2}").unwrap();
+        assert_eq!(read_json::<serde_json::Value>(&path).unwrap()["a"], 2);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().filter(|e| e.as_ref().unwrap().path().is_file()).count(), 1);
+    }
+}

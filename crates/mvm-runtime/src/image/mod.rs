@@ -1,0 +1,218 @@
+//! Images: content-addressed root file systems and their configuration.
+//!
+//! An image starts as a tar archive, so ownership, modes, attributes and devices are facts of the archive and not of
+//! the host's user; a build machine turns it into an ext4 disk. Here is the archive's side and the catalogue.
+
+mod base;
+mod debian;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use mvm_wire::ErrorCode;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, IoContext, Result};
+use crate::home::{Home, Staging, read_json, write_atomically};
+use crate::progress::Progress;
+use crate::stamp::FileStamp;
+use crate::tool::Tool;
+
+/// The images that mvm makes itself, the one that needs no network first.
+pub const BUILTIN: [&str; 2] = ["base", "debian"];
+/// An image's disk, in its directory.
+pub const DISK: &str = "rootfs.ext4";
+const RECORD: &str = "image.json";
+
+/// What a command in this image starts from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageConfig {
+    /// Environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory; empty for the user's home.
+    pub workdir: String,
+    /// User; empty for root.
+    pub user: String,
+    /// Run when the caller names no command.
+    pub entrypoint: Vec<String>,
+    /// Run once in a template before it is saved, to have their files in the guest's memory.
+    pub warm: Vec<Vec<String>>,
+}
+
+/// A root file system that is not yet a disk.
+#[derive(Debug)]
+pub struct ImageSource {
+    /// Image name.
+    pub name: String,
+    /// The archive.
+    pub tar: PathBuf,
+    /// Its configuration.
+    pub config: ImageConfig,
+}
+
+/// An image that machines can use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Image {
+    /// Its name.
+    pub name: String,
+    /// `sha256:` and a digest of archive and configuration.
+    pub digest: String,
+    /// Configuration.
+    pub config: ImageConfig,
+    /// The ext4 disk. It is only ever read.
+    pub disk: PathBuf,
+    /// Size of that disk, and the least that a machine's disk can have.
+    pub disk_bytes: u64,
+    stamp: FileStamp,
+}
+
+impl Image {
+    /// Opens the disk for reading, if it is still the one that was built.
+    pub fn open_disk(&self) -> Result<File> {
+        self.stamp.check(&self.disk).map_err(|why| damaged(&self.name, why))?;
+        File::open(&self.disk).context(|| format!("cannot open {}", self.disk.display()))
+    }
+
+    /// Every byte of the disk.
+    pub fn verify(&self) -> std::result::Result<(), String> {
+        self.stamp.verify(&self.disk)
+    }
+}
+
+fn damaged(name: &str, why: String) -> Error {
+    Error::new(ErrorCode::SandboxUnavailable, format!("cannot use the image {name}"), why)
+        .hint(format!("build it again: mvmctl setup --image {name}"))
+}
+
+/// Refuses what is no image name: one word of `a-z 0-9 . _ -`, 64 characters at most.
+pub fn validate_name(name: &str) -> Result<()> {
+    let first = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let rest = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c));
+    if first && rest && name.len() <= 64 {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::InvalidRequest,
+        format!("cannot use {:?} as an image name", crate::text::harmless(name)),
+        "a name has up to 64 of a-z 0-9 . _ - and begins with a letter or digit",
+    )
+    .hint(format!("built-in images: {}", BUILTIN.join(", "))))
+}
+
+/// The image of this name, if it was built and its disk is as it was left.
+pub fn lookup(home: &Home, name: &str) -> Result<Option<Image>> {
+    let found: Option<Image> = read_json(&pointer(home, name));
+    Ok(found.filter(|image| image.stamp.check(&image.disk).is_ok()))
+}
+
+/// All images that were built, whole or not, by name.
+pub fn list(home: &Home) -> Vec<Image> {
+    let entries = fs::read_dir(home.images()).into_iter().flatten().flatten();
+    let mut images: Vec<Image> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .filter_map(|path| read_json(&path))
+        .collect();
+    images.sort_by(|a, b| a.name.cmp(&b.name));
+    images
+}
+
+/// The error for a name that no image has.
+pub fn unknown(home: &Home, name: &str) -> Error {
+    let mut known: Vec<String> = BUILTIN.map(str::to_owned).to_vec();
+    known.extend(list(home).into_iter().map(|image| image.name).filter(|name| !BUILTIN.contains(&name.as_str())));
+    Error::new(ErrorCode::NotFound, format!("there is no image {name}"), format!("known images: {}", known.join(", ")))
+        .hint("name one of them with --image")
+}
+
+/// Makes the archive of a built-in image.
+pub fn source(name: &str, dir: &Path, progress: &dyn Progress) -> Result<ImageSource> {
+    match name {
+        "base" => base::archive(dir, progress),
+        _ => debian::archive(dir, progress),
+    }
+}
+
+/// The image's digest: over every byte of the archive and the configuration.
+pub fn digest(source: &ImageSource) -> Result<String> {
+    let stamp = FileStamp::of(&source.tar)?;
+    let config =
+        serde_json::to_vec(&source.config).map_err(|e| Error::internal("cannot encode the image's config", e))?;
+    let mut hasher = Sha256::new();
+    hasher.update(stamp.sha256);
+    hasher.update(config);
+    Ok(format!("sha256:{}", hex::encode(hasher.finalize())))
+}
+
+/// Keeps a finished disk that lies in `staging` as the image `source.name`.
+pub fn record(home: &Home, staging: Staging, source: ImageSource, digest: String, disk_bytes: u64) -> Result<Image> {
+    let hex = digest.trim_start_matches("sha256:");
+    // The disk is new even when the content is not, and machines may still use the old one.
+    let dir = home.images().join(format!("{}-{}", &hex[..16], crate::home::unique()));
+    let image = Image {
+        name: source.name,
+        digest,
+        config: source.config,
+        disk: dir.join(DISK),
+        disk_bytes,
+        stamp: FileStamp::of(&staging.path().join(DISK))?,
+    };
+    let text = serde_json::to_vec_pretty(&image).map_err(|e| Error::internal("cannot encode the image's record", e))?;
+    fs::write(staging.path().join(RECORD), &text).context(|| "cannot write the image's record".into())?;
+    staging.commit(&dir)?;
+    let previous: Option<Image> = read_json(&pointer(home, &image.name));
+    write_atomically(&pointer(home, &image.name), &text)?;
+    if let Some(old) =
+        previous.and_then(|old| old.disk.parent().map(Path::to_owned)).filter(|old| old.starts_with(home.images()))
+    {
+        let _ = fs::remove_dir_all(old);
+    }
+    Ok(image)
+}
+
+fn pointer(home: &Home, name: &str) -> PathBuf {
+    home.images().join(format!("{name}.json"))
+}
+
+/// An empty ext4 disk whose root belongs to root, whoever makes it. The guest's kernel fills it.
+pub fn empty_disk(path: &Path, bytes: u64) -> Result<()> {
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .context(|| format!("cannot create {}", path.display()))?;
+    file.set_len(bytes).context(|| format!("cannot size {}", path.display()))?;
+    // The same bytes everywhere: fixed ids, no lazy work left to the guest's first minutes, a journal that is small.
+    const ID: &str = "6d766d00-0000-4000-8000-000000000000";
+    Tool::new("mke2fs")?
+        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-J", "size=4", "-i", "16384"])
+        .args(["-O", "^metadata_csum_seed,^orphan_file", "-U", ID])
+        .args(["-E", &format!("root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1,nodiscard,hash_seed={ID}")])
+        .arg(path)
+        .run(|_| {})?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for good in ["base", "debian", "a", "my-image_1.2", "0"] {
+            assert!(validate_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", ".a", "A", "a/b", "../a", "a b", "ä", &"a".repeat(65)] {
+            assert!(validate_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = unknown(&Home::at(dir.path()), "nope");
+        assert_eq!(error.code, ErrorCode::NotFound);
+        assert!(error.why.contains("base, debian"));
+    }
+}

@@ -1,0 +1,25 @@
+//! The engine of mvm: it turns "run this command in that image" into a confined microVM and a typed result.
+//!
+//! It may touch the host's files beneath `MVM_HOME`, spawn the VMM and the distribution's package tools,
+//! and talk to a guest it does not trust. It never prints: callers draw [`Progress`] and render [`Error`].
+
+pub mod agent;
+pub mod error;
+pub mod home;
+pub mod host;
+pub mod image;
+pub mod kernel;
+pub mod progress;
+pub mod run;
+pub mod sandbox;
+pub mod setup;
+pub mod stamp;
+pub mod template;
+pub mod text;
+pub mod tool;
+pub mod vmm;
+
+pub use error::{Error, Result};
+pub use home::Home;
+pub use mvm_wire::ErrorCode;
+pub use progress::Progress;

@@ -1,0 +1,247 @@
+//! One running machine: a confined QEMU process with its control socket, its console and the agent's channel.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mvm_wire::ErrorCode;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+
+use super::confine::{self, BrokeredOpen, LayerReport, VmmCommand, VmmLimits, VmmProcess};
+use super::guest::Guest;
+use super::qemu::{self, Line, MemoryMode, Shape, Start};
+use super::qmp::Qmp;
+use crate::error::{Error, IoContext, Result};
+use crate::host::{Accelerator, Host};
+
+/// How much of the console's end is kept for error messages.
+const CONSOLE_TAIL: usize = 16 << 10;
+/// What the VMM needs besides the guest's memory: its own code, translated code, buffers.
+const VMM_OVERHEAD_BYTES: u64 = 512 << 20;
+
+/// Where the guest's memory comes from.
+#[derive(Debug)]
+pub enum Memory {
+    /// A file that the machine writes its memory to.
+    Shared(File),
+    /// A file of which the machine gets a private copy, page by page. Opened read-only.
+    CopyOnWrite(File),
+    /// Fresh memory.
+    Private,
+}
+
+/// How a machine starts.
+#[derive(Debug)]
+pub enum Origin {
+    /// Boots a kernel.
+    Boot {
+        /// bzImage or ELF.
+        kernel: PathBuf,
+        /// The initial file system.
+        initramfs: File,
+        /// Whether it fills an empty disk instead of running commands.
+        builder: bool,
+    },
+    /// Continues from saved state.
+    Restore(File),
+}
+
+/// A machine to start.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// This host.
+    pub host: &'a Host,
+    /// What executes its instructions.
+    pub accelerator: Accelerator,
+    /// Its shape.
+    pub shape: &'a Shape,
+    /// Its memory.
+    pub memory: Memory,
+    /// The raw base of its disk and the overlays, lowest first. The last is written to, all others are opened read-only.
+    pub disks: Vec<File>,
+    /// How it starts.
+    pub origin: Origin,
+}
+
+/// A running machine. Dropped, it is killed and nothing of it is left.
+#[derive(Debug)]
+pub struct Machine {
+    process: VmmProcess,
+    agent: Option<UnixStream>,
+    control: Option<UnixStream>,
+    commands_sent: usize,
+    console: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Machine {
+    /// Starts QEMU. The calling thread must outlive the machine: the kernel kills QEMU when it ends.
+    pub fn start(launch: Launch<'_>) -> Result<Machine> {
+        let shape = launch.shape;
+        let (memory_mode, memory) = match launch.memory {
+            Memory::Shared(file) => (MemoryMode::Shared, Some(file)),
+            Memory::CopyOnWrite(file) => (MemoryMode::CopyOnWrite, Some(file)),
+            Memory::Private => (MemoryMode::Private, None),
+        };
+        let (control, control_theirs) = socket_pair()?;
+        let (agent, agent_theirs) = socket_pair()?;
+        let (console, console_theirs) = socket_pair()?;
+        let mut fds: Vec<(i32, OwnedFd)> =
+            vec![(qemu::QMP_FD, control_theirs), (qemu::AGENT_FD, agent_theirs), (qemu::CONSOLE_FD, console_theirs)];
+        let mut readable = Vec::new();
+        let start = match launch.origin {
+            Origin::Restore(state) => {
+                fds.push((qemu::STATE_FD, state.into()));
+                Start::Restore
+            }
+            Origin::Boot { kernel, initramfs, builder } => {
+                let file = File::open(&kernel).context(|| format!("cannot open the kernel {}", kernel.display()))?;
+                fds.push((qemu::KERNEL_FD, file.into()));
+                fds.push((qemu::INITRAMFS_FD, initramfs.into()));
+                readable.push(kernel);
+                Start::Boot(qemu::kernel_cmdline(launch.host.tsc_khz, builder))
+            }
+        };
+        // They wait in the socket until QEMU reads them, so that a restore needs no round trip.
+        let commands = if start == Start::Restore { qemu::restore_commands().to_vec() } else { Vec::new() };
+        for command in &commands {
+            // Straight to the socket: the event loop has not seen it yet.
+            rustix::io::write(&control, format!("{command}\n").as_bytes())
+                .context(|| "cannot write to QEMU's control socket".into())?;
+        }
+        let commands_sent = commands.len();
+        let line =
+            Line { accelerator: launch.accelerator, shape, memory: memory_mode, disks: launch.disks.len(), start };
+        let args = line.arguments();
+        fds.extend(launch.disks.into_iter().zip(qemu::FIRST_DISK_FD..).map(|(file, number)| (number, file.into())));
+        let mut opens: Vec<BrokeredOpen> =
+            memory.map(|file| BrokeredOpen { path: qemu::MEMORY_PATH.into(), fd: file.into() }).into_iter().collect();
+        if launch.accelerator == Accelerator::Kvm {
+            let kvm =
+                File::options().read(true).write(true).open("/dev/kvm").context(|| "cannot open /dev/kvm".into())?;
+            opens.push(BrokeredOpen { path: "/dev/kvm".into(), fd: kvm.into() });
+        }
+        let process = confine::spawn(VmmCommand {
+            program: launch.host.qemu.path.clone(),
+            args,
+            fds,
+            opens,
+            limits: VmmLimits {
+                file_size: shape.disk_bytes + shape.disk_bytes / 64 + (u64::from(shape.memory_mib) << 20) + (16 << 20),
+                memory: (u64::from(shape.memory_mib) << 20) + VMM_OVERHEAD_BYTES,
+                pids: 64 + u64::from(shape.cpus),
+            },
+            readable,
+        })?;
+        let console = keep_tail(console);
+        Ok(Machine { process, agent: Some(agent), control: Some(control), commands_sent, console })
+    }
+
+    /// Waits until the agent has answered our greeting, for `limit` at most. Can succeed once.
+    pub async fn greet(&mut self, limit: Duration) -> Result<Guest> {
+        let agent = self.agent.take().ok_or_else(|| Error::internal("cannot greet the guest", "greeted before"))?;
+        match tokio::time::timeout(limit, Guest::connect(agent)).await {
+            Ok(Ok(guest)) => Ok(guest),
+            Ok(Err(e)) => Err(self.explain(e).await),
+            Err(_) => {
+                let why = format!("its agent did not answer within {} s", limit.as_secs());
+                Err(self
+                    .explain(Error::new(ErrorCode::SandboxUnavailable, "the machine did not become ready", why))
+                    .await)
+            }
+        }
+    }
+
+    /// Opens the control connection. Can succeed once.
+    pub async fn control(&mut self) -> Result<Qmp> {
+        let socket =
+            self.control.take().ok_or_else(|| Error::internal("cannot control the machine", "taken before"))?;
+        match Qmp::connect(socket, self.commands_sent).await {
+            Ok(qmp) => Ok(qmp),
+            Err(e) => Err(self.explain(e).await),
+        }
+    }
+
+    /// Adds to an error what is known of the machine's end: QEMU's last words and the end of the console.
+    pub async fn explain(&mut self, mut error: Error) -> Error {
+        // QEMU's own message can still be on its way when its sockets close.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if let Ok(Some(status)) = self.process.try_wait() {
+            error.why = format!("{}; QEMU ended: {status}", error.why);
+        }
+        if let Some(refusal) = self.control.as_ref().and_then(refusal) {
+            error.why = format!("{}; QEMU refused: {}", error.why, crate::text::harmless(&refusal));
+        }
+        let last_words = self.process.stderr_tail();
+        if !last_words.trim().is_empty() {
+            error.why = format!("{}; QEMU says: {}", error.why, crate::text::harmless(last_words.trim()));
+        }
+        let console = self.console_tail();
+        let tail: Vec<&str> = console.lines().rev().filter(|l| !l.trim().is_empty()).take(3).collect();
+        if !tail.is_empty() {
+            let lines: Vec<&str> = tail.into_iter().rev().collect();
+            error.why = format!("{}; the console ends with: {}", error.why, lines.join(" | "));
+        }
+        error
+    }
+
+    /// The end of what the guest's console printed, made harmless.
+    pub fn console_tail(&self) -> String {
+        let bytes = self.console.lock().map(|tail| tail.clone()).unwrap_or_default();
+        crate::text::harmless(&String::from_utf8_lossy(&bytes))
+    }
+
+    /// The confinement that applied to this QEMU.
+    pub fn layers(&self) -> &[LayerReport] {
+        self.process.layers()
+    }
+
+    /// QEMU's process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Ends the machine at once and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+}
+
+/// What QEMU answered to the commands that were written ahead, if it was an error.
+fn refusal(control: &UnixStream) -> Option<String> {
+    let mut answers = [0; 16 << 10];
+    let len = rustix::io::read(control, &mut answers).ok()?;
+    let lines = String::from_utf8_lossy(&answers[..len]).into_owned();
+    lines.lines().find_map(|line| {
+        let answer: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(answer.get("error")?.get("desc")?.as_str()?.to_owned())
+    })
+}
+
+fn socket_pair() -> Result<(UnixStream, OwnedFd)> {
+    let pair = || -> std::io::Result<(UnixStream, OwnedFd)> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok((UnixStream::from_std(ours)?, theirs.into()))
+    };
+    pair().context(|| "cannot create a socket pair".into())
+}
+
+/// Reads the console for as long as the machine lives, so that it never blocks on us, and keeps its end.
+fn keep_tail(mut console: UnixStream) -> Arc<Mutex<Vec<u8>>> {
+    let tail = Arc::new(Mutex::new(Vec::new()));
+    let keep = tail.clone();
+    tokio::spawn(async move {
+        let mut chunk = [0; 4096];
+        while let Ok(len @ 1..) = console.read(&mut chunk).await {
+            if let Ok(mut tail) = keep.lock() {
+                tail.extend_from_slice(&chunk[..len]);
+                let excess = tail.len().saturating_sub(CONSOLE_TAIL);
+                tail.drain(..excess);
+            }
+        }
+    });
+    tail
+}

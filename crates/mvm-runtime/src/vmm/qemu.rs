@@ -1,0 +1,183 @@
+//! QEMU's command line: which machine, which memory, which disk, and how it starts.
+//!
+//! Flags that look odd are measured ones. `pic=off` with the timer on and the kernel told the TSC's rate is the only
+//! combination that never hung a boot; ACPI is on because distribution kernels take no devices from the command line.
+
+use std::ffi::OsString;
+
+use serde_json::json;
+
+use crate::host::Accelerator;
+
+/// The name of the agent's port, the same in the guest.
+const AGENT_PORT: &str = "org.mvm.agent";
+/// What `mem-path` says. QEMU's open of it is answered with a descriptor, so no such file exists.
+pub const MEMORY_PATH: &str = "/mvm/memory";
+/// Cache for translated code. The default grows to a gigabyte for each machine.
+const TRANSLATION_CACHE_MIB: u32 = 128;
+
+/// The shape of a machine. It is part of a template's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Shape {
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Size of the root disk in bytes, as the guest sees it.
+    pub disk_bytes: u64,
+}
+
+/// Where the guest's memory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryMode {
+    /// In a file that it is written through to: a template being made.
+    Shared,
+    /// In a file that is only read; writes stay private: a clone.
+    CopyOnWrite,
+    /// Nowhere but in this process.
+    Private,
+}
+
+/// Descriptor numbers in the QEMU process. Disks follow from [`FIRST_DISK_FD`].
+pub const QMP_FD: i32 = 3;
+/// The agent channel.
+pub const AGENT_FD: i32 = 4;
+/// The serial console.
+pub const CONSOLE_FD: i32 = 5;
+/// Saved state to start from.
+pub const STATE_FD: i32 = 6;
+/// The kernel.
+pub const KERNEL_FD: i32 = 7;
+/// The initial file system.
+pub const INITRAMFS_FD: i32 = 8;
+/// The raw base, then each overlay from the lowest to the highest.
+pub const FIRST_DISK_FD: i32 = 10;
+
+/// How the machine comes to life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// From a kernel, with this command line.
+    Boot(String),
+    /// From saved state.
+    Restore,
+}
+
+/// Everything that decides the command line.
+#[derive(Debug, Clone)]
+pub struct Line<'a> {
+    /// Accelerator.
+    pub accelerator: Accelerator,
+    /// Shape.
+    pub shape: &'a Shape,
+    /// Memory.
+    pub memory: MemoryMode,
+    /// Number of disk descriptors: the base and its overlays. The last is written to.
+    pub disks: usize,
+    /// Start.
+    pub start: Start,
+}
+
+impl Line<'_> {
+    /// The arguments.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut args: Vec<String> = Vec::new();
+        let mut add = |flag: &str, value: String| {
+            args.push(flag.to_owned());
+            args.push(value);
+        };
+        let shape = self.shape;
+        let backend = if self.memory == MemoryMode::Private { "" } else { ",memory-backend=ram" };
+        add(
+            "-machine",
+            format!("microvm,acpi=on,pic=off,pit=on,rtc=on,isa-serial=on,auto-kernel-cmdline=off{backend}"),
+        );
+        match self.accelerator {
+            Accelerator::Kvm => add("-accel", "kvm".into()),
+            Accelerator::Tcg => add("-accel", format!("tcg,tb-size={TRANSLATION_CACHE_MIB}")),
+        }
+        add("-cpu", cpu(self.accelerator).into());
+        add("-smp", shape.cpus.to_string());
+        add("-m", format!("{}M", shape.memory_mib));
+        if self.memory != MemoryMode::Private {
+            let share = if self.memory == MemoryMode::Shared { "on" } else { "off" };
+            let size = shape.memory_mib;
+            add("-object", format!("memory-backend-file,id=ram,size={size}M,mem-path={MEMORY_PATH},share={share}"));
+        }
+        add("-chardev", format!("socket,id=qmp,fd={QMP_FD}"));
+        add("-mon", "chardev=qmp,mode=control".into());
+        add("-chardev", format!("socket,id=console,fd={CONSOLE_FD}"));
+        add("-serial", "chardev:console".into());
+        add("-chardev", format!("socket,id=agent,fd={AGENT_FD}"));
+        add("-device", "virtio-serial-device".into());
+        add("-device", format!("virtserialport,chardev=agent,name={AGENT_PORT}"));
+        for index in 0..self.disks {
+            add("-add-fd", format!("fd={},set={index}", FIRST_DISK_FD + index as i32));
+            add("-blockdev", disk_node(index, index + 1 == self.disks).to_string());
+        }
+        add("-device", format!("virtio-blk-device,drive=disk{}", self.disks - 1));
+        match &self.start {
+            Start::Boot(cmdline) => {
+                add("-kernel", format!("/proc/self/fd/{KERNEL_FD}"));
+                add("-initrd", format!("/proc/self/fd/{INITRAMFS_FD}"));
+                add("-append", cmdline.clone());
+            }
+            Start::Restore => add("-incoming", "defer".into()),
+        }
+        add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into());
+        add("-display", "none".into());
+        args.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
+        args.into_iter().map(OsString::from).collect()
+    }
+}
+
+/// The processor model. It is part of a template's key.
+pub fn cpu(accelerator: Accelerator) -> &'static str {
+    match accelerator {
+        Accelerator::Kvm => "host",
+        Accelerator::Tcg => "max",
+    }
+}
+
+/// One level of the disk. Backing files are nodes given here, never names read from a header that a guest could change.
+fn disk_node(index: usize, top: bool) -> serde_json::Value {
+    let file = json!({
+        "driver": "file",
+        "filename": format!("/dev/fdset/{index}"),
+        "locking": "off",
+        "discard": "unmap",
+    });
+    let mut node = json!({ "node-name": format!("disk{index}"), "read-only": !top, "file": file, "discard": "unmap" });
+    node["file"]["read-only"] = json!(!top);
+    if index == 0 {
+        node["driver"] = json!("raw");
+    } else {
+        node["driver"] = json!("qcow2");
+        node["backing"] = json!(format!("disk{}", index - 1));
+    }
+    node
+}
+
+/// What a machine that restores finds on its control connection when it is ready to read: QEMU loads the state and runs,
+/// and nobody waits for an answer in between. Memory that is in a file is not in the state (`x-ignore-shared`).
+pub fn restore_commands() -> [serde_json::Value; 3] {
+    [
+        json!({ "execute": "qmp_capabilities" }),
+        ignore_shared_memory(),
+        json!({ "execute": "migrate-incoming", "arguments": { "uri": format!("fd:{STATE_FD}") } }),
+    ]
+}
+
+/// Leaves memory that is in a file out of saved state. Both sides of a save must say so.
+pub fn ignore_shared_memory() -> serde_json::Value {
+    let capability = json!({ "capability": "x-ignore-shared", "state": true });
+    json!({ "execute": "migrate-set-capabilities", "arguments": { "capabilities": [capability] } })
+}
+
+/// The kernel's command line.
+pub fn kernel_cmdline(tsc_khz: u64, builder: bool) -> String {
+    let role = if builder { " mvm.build" } else { "" };
+    format!(
+        "console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz={tsc_khz} random.trust_cpu=on mitigations=off \
+         rdinit=/mvm-agent{role}"
+    )
+}
