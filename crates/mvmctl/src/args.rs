@@ -1,0 +1,286 @@
+//! The command line as types. Help texts are written for somebody who has never seen mvm.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Run code you do not trust in a real virtual machine on your own computer.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mvmctl",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = false,
+    after_help = "Start here:\n  mvmctl setup\n  mvmctl run -- uname -a\n\nFiles live in $MVM_HOME (default: ~/.local/share/mvm)."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one command in a fresh microVM and exit with its code
+    Run(RunArgs),
+    /// Get the guest kernel, build the images, prepare the templates
+    Setup(SetupArgs),
+    /// Check this machine: what works, what is missing, and how to fix it
+    Doctor(DoctorArgs),
+    /// List, remove or clean up templates, the saved machines that runs are cloned from
+    #[command(subcommand)]
+    Template(TemplateCommand),
+    /// Measure this machine: start-up times, command round trips, transfer rates, memory
+    Bench(BenchArgs),
+    /// Print a completion script for your shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory
+    Man {
+        /// Where to write them; it must exist
+        directory: PathBuf,
+    },
+}
+
+/// `mvmctl run`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit status: the command's own; 128+N if signal N ended it; 124 if --timeout ended it; 125 if mvm \
+    failed; 126 if a policy refused it or the command is not executable; 127 if there is no such command.\n\nExamples:\n  \
+    mvmctl run -- python3 -c 'print(1 + 1)'\n  echo hi | mvmctl run -i -- tr a-z A-Z\n  \
+    mvmctl run --timeout 10s --memory 512M -- ./untrusted.sh\n  mvmctl run -it -- bash"
+)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Kill the command after this time (10s, 1.5m, 500ms; a plain number is seconds); then exit with 124
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true)]
+    pub timeout: Option<Duration>,
+    /// Set an environment variable in the guest. Nothing of the host's environment is passed on
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_env)]
+    pub env: Vec<(String, String)>,
+    /// Start in this directory of the guest
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
+    pub cwd: String,
+    /// Run as this user of the guest: name, uid, name:group or uid:gid
+    #[arg(long, short, value_name = "USER", default_value = "", hide_default_value = true)]
+    pub user: String,
+    /// Pass standard input to the command; otherwise it reads nothing
+    #[arg(long, short)]
+    pub interactive: bool,
+    /// Give the command a terminal
+    #[arg(long, short)]
+    pub tty: bool,
+    /// Keep at most this much of standard output and of standard error each; the rest is counted and dropped
+    /// [default: no limit, 1M with --json]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_output: Option<u64>,
+    /// Print one JSON object with the result instead of the output as it comes
+    #[arg(long, conflicts_with_all = ["tty"])]
+    pub json: bool,
+    /// Print nothing but the command's output and errors
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Boot the machine afresh instead of cloning a saved one; slow, for comparison
+    #[arg(long)]
+    pub no_template: bool,
+    /// The command and its arguments, after --
+    #[arg(required = true, value_name = "CMD", last = true)]
+    pub command: Vec<String>,
+}
+
+/// The machine to run in.
+#[derive(Debug, Args, Clone)]
+pub struct MachineArgs {
+    /// Image to run: debian or base
+    #[arg(long, default_value = "debian")]
+    pub image: String,
+    /// Virtual processors
+    #[arg(long, default_value_t = 1)]
+    pub cpus: u32,
+    /// Memory of the machine (256M, 1G; a plain number is MiB)
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_memory, allow_hyphen_values = true)]
+    pub memory: u32,
+    /// Size of its disk; it takes space on the host only as it fills
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
+    pub disk: u64,
+}
+
+/// `mvmctl setup`.
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    /// Use this kernel (a bzImage or an ELF vmlinux) instead of the distribution's
+    #[arg(long, value_name = "PATH")]
+    pub kernel: Option<PathBuf>,
+    /// The kernel's modules, a directory such as /lib/modules/6.1.0; not needed if its drivers are built in
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    pub modules: Option<PathBuf>,
+    /// Prepare only these images
+    #[arg(long = "image", value_name = "NAME")]
+    pub images: Vec<String>,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mvmctl doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mvmctl template`.
+#[derive(Debug, Subcommand)]
+pub enum TemplateCommand {
+    /// List the templates, the last used first
+    Ls {
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove templates by key; runs that use them are not disturbed
+    Rm {
+        /// Keys, as `mvmctl template ls` shows them
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+        /// Print what was removed as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove damaged templates, then the least recently used ones until the rest fits
+    Gc {
+        /// How much disk the templates may take together
+        #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size, conflicts_with = "all")]
+        max: u64,
+        /// Remove every template
+        #[arg(long)]
+        all: bool,
+        /// Print what was removed as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `mvmctl bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Samples for each lane
+    #[arg(long, short = 'n', default_value_t = 15, value_parser = clap::value_parser!(u32).range(3..=1000))]
+    pub samples: u32,
+    /// Measure only these lanes
+    #[arg(long = "lane", value_name = "LANE")]
+    pub lanes: Vec<String>,
+    /// Print everything, raw samples included, as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Also write the results into this Markdown file
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+}
+
+/// Parses the process's arguments.
+pub fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse()
+}
+
+/// `10`, `10s`, `1.5m`, `500ms`, `1h`: above zero.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return Err("not a time; write it like 10s, 1.5m or 500ms".into()),
+    };
+    let value: f64 = number.parse().map_err(|_| "not a time; write it like 10s, 1.5m or 500ms".to_owned())?;
+    let seconds = value * scale;
+    if seconds <= 0.0 {
+        return Err("a time must be above zero".into());
+    }
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|d| d.as_secs() <= 366 * 86400)
+        .ok_or_else(|| "more than a year".into())
+}
+
+/// `100`, `64K`, `1M`, `4G`: bytes.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err("not a size; write it like 64K, 512M or 4G".into()),
+    };
+    let value: u64 = number.parse().map_err(|_| "not a size; write it like 64K, 512M or 4G".to_owned())?;
+    value.checked_mul(1 << shift).ok_or_else(|| "more than any disk holds".into())
+}
+
+/// A memory size; a plain number is MiB. Returns MiB.
+fn parse_memory(text: &str) -> Result<u32, String> {
+    let bytes =
+        if text.bytes().all(|b| b.is_ascii_digit()) { parse_size(&format!("{text}M"))? } else { parse_size(text)? };
+    u32::try_from(bytes >> 20).map_err(|_| "more than any machine has".into())
+}
+
+fn parse_env(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some(("", _)) => Err("the name is empty; write it NAME=VALUE".into()),
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err("write it NAME=VALUE; nothing is taken over from the host's environment".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        for bad in ["0", "-1", "abc", "", ".", "1x", "1e9999", "99999999999999d", "0ms", "NaN"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("4G"), Ok(4 << 30));
+        assert_eq!(parse_size("64k"), Ok(64 << 10));
+        assert_eq!(parse_size("1MiB"), Ok(1 << 20));
+        assert_eq!(parse_memory("256"), Ok(256));
+        assert_eq!(parse_memory("1G"), Ok(1024));
+        for bad in ["-1", "x", "", "1.5G", "99999999999999999999", "99999999999999T"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn environment() {
+        assert_eq!(parse_env("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert_eq!(parse_env("A="), Ok(("A".into(), String::new())));
+        assert!(parse_env("=b").is_err());
+        assert!(parse_env("A").is_err());
+    }
+}

@@ -1,0 +1,18 @@
+//! `mvmctl`: parse, call the runtime, render. One file for each verb; nothing here decides anything about machines.
+
+mod args;
+mod bench;
+mod commands;
+mod doctor;
+mod output;
+mod progress;
+mod run;
+mod setup;
+mod signals;
+mod template;
+mod terminal;
+
+fn main() {
+    // Not by returning: a thread may sit in a read of standard input for ever.
+    std::process::exit(args::parse().map_or_else(|error| output::usage_error(&error), commands::dispatch).into());
+}

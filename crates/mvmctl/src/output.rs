@@ -1,0 +1,81 @@
+//! How errors reach the user, and with which exit status.
+
+use std::io::Write;
+
+use mvm_runtime::Error;
+use serde_json::json;
+
+/// All went well.
+pub const SUCCESS: u8 = 0;
+/// mvm itself failed. The same for every verb, so that it is never taken for a guest's status.
+pub const MVM_FAILED: u8 = 125;
+
+/// Prints an error as what failed, why, what to do; as an object on standard output with `--json`.
+pub fn error(error: &Error, as_json: bool) -> u8 {
+    if as_json {
+        print_json(&json!({ "error": error_object(error) }));
+    } else {
+        eprintln!("mvmctl: {}: {}", error.what, error.why);
+        if !error.hint.is_empty() {
+            eprintln!("  try: {}", error.hint);
+        }
+    }
+    error.code.exit_status()
+}
+
+/// An error as JSON.
+pub fn error_object(error: &Error) -> serde_json::Value {
+    json!({ "code": error.code, "what": error.what, "why": error.why, "hint": error.hint })
+}
+
+/// Prints one JSON value on standard output. A reader that has gone is no error of ours.
+pub fn print_json(value: &serde_json::Value) {
+    let mut out = std::io::stdout().lock();
+    let _ = serde_json::to_writer_pretty(&mut out, value);
+    let _ = writeln!(out);
+}
+
+/// Prints a line on standard output.
+pub fn line(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// Prints what the argument parser says: help and versions are no errors.
+pub fn usage_error(error: &clap::Error) -> u8 {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return SUCCESS;
+    }
+    if std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json") {
+        let text = error.render().to_string();
+        let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let error = json!({ "code": "InvalidRequest", "what": "cannot understand the command line", "why": why, "hint": "mvmctl --help" });
+        print_json(&json!({ "error": error }));
+    } else {
+        let _ = error.print();
+    }
+    MVM_FAILED
+}
+
+/// Bytes for people: `12 KiB`, `3.4 GiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if value < 10.0 && unit > 0 { format!("{value:.1} {}", UNITS[unit]) } else { format!("{value:.0} {}", UNITS[unit]) }
+}
+
+/// Prints rows in aligned columns; the first row is the heading.
+pub fn table(rows: &[Vec<String>]) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        line(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}
