@@ -10,7 +10,9 @@ fn main() {
     let var = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
     let manifest = PathBuf::from(var("CARGO_MANIFEST_DIR"));
     let workspace = manifest.ancestors().nth(2).expect("the crate lies two levels below the workspace");
-    for input in ["crates/mvm-agent/src", "crates/mvm-agent/Cargo.toml", "crates/mvm-wire/src", "Cargo.lock"] {
+    for input in
+        ["crates/mvm-agent/src", "crates/mvm-agent/Cargo.toml", "crates/mvm-wire/src", "Cargo.toml", "Cargo.lock"]
+    {
         println!("cargo:rerun-if-changed={}", workspace.join(input).display());
     }
     let out = PathBuf::from(var("OUT_DIR"));

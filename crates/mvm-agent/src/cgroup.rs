@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Result, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,10 +38,15 @@ pub async fn freeze_all(frozen: bool) -> Result<()> {
 }
 
 /// The cgroup of one command. Dropped, it kills what is in it.
+///
+/// Its files are opened when it is made, ahead of need: under emulation every path that is walked for the first time
+/// after a restore costs a millisecond.
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
-    procs: File,
+    dir: File,
+    events: File,
+    memory_events: Option<File>,
 }
 
 impl Cgroup {
@@ -48,13 +54,17 @@ impl Cgroup {
     pub fn create(id: u64) -> Result<Cgroup> {
         let path = Path::new(JOBS).join(id.to_string());
         fs::create_dir(&path)?;
-        let procs = File::options().write(true).open(path.join("cgroup.procs"))?;
-        Ok(Cgroup { path, procs })
+        Ok(Cgroup {
+            dir: File::open(&path)?,
+            events: File::open(path.join("cgroup.events"))?,
+            memory_events: File::open(path.join("memory.events")).ok(),
+            path,
+        })
     }
 
-    /// The file a new child writes `0` to, to enter.
-    pub fn procs(&self) -> &File {
-        &self.procs
+    /// Its directory, into which a process can be born.
+    pub fn dir(&self) -> &File {
+        &self.dir
     }
 
     /// Kills every process in it, at once and without a race.
@@ -62,15 +72,15 @@ impl Cgroup {
         let _ = File::options().write(true).open(self.path.join("cgroup.kill")).and_then(|mut f| f.write_all(b"1"));
     }
 
-    /// Whether anything is left in it.
-    pub fn populated(&self) -> bool {
-        fs::read_to_string(self.path.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
-    }
-
-    /// Waits until nothing is left, for two seconds at most (a process stuck in the kernel cannot be waited out).
-    pub async fn emptied(&self) {
+    /// Kills what is left in it and waits until it is gone, two seconds at most: a process that is stuck in the kernel
+    /// cannot be waited out.
+    pub async fn clear(&self) {
+        if !has(&self.events, "populated 1") {
+            return;
+        }
+        self.kill();
         for _ in 0..400 {
-            if !self.populated() {
+            if !has(&self.events, "populated 1") {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -79,16 +89,22 @@ impl Cgroup {
 
     /// Whether the kernel killed one of its processes for lack of memory.
     pub fn oom_killed(&self) -> bool {
-        fs::read_to_string(self.path.join("memory.events"))
-            .is_ok_and(|events| events.lines().any(|l| l.strip_prefix("oom_kill ").is_some_and(|n| n != "0")))
+        self.memory_events.as_ref().is_some_and(|events| !has(events, "oom_kill 0") && has(events, "oom_kill "))
     }
+}
+
+/// Whether a small file of the cgroup file system has a line that begins so.
+fn has(file: &File, line: &str) -> bool {
+    let mut text = [0; 512];
+    let len = file.read_at(&mut text, 0).unwrap_or(0);
+    text[..len].split(|b| *b == b'\n').any(|found| found.starts_with(line.as_bytes()))
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if fs::remove_dir(&self.path).is_err() {
+            // The directory can go only when the last process has been reaped; the next command's has another name.
             self.kill();
-            // The directory can go only when the last process has been reaped; the next command's cgroup has another name.
         }
     }
 }

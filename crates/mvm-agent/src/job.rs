@@ -1,6 +1,6 @@
 //! One command: its life between the request and the last byte of its output.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::{ErrorKind, Result};
 use std::os::fd::OwnedFd;
@@ -25,6 +25,12 @@ const CHUNK: usize = 64 * 1024;
 /// How long output may still come after every process of the command was killed.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// Making and removing cgroups is kept out of the way of answers.
+const RETIRE_AFTER: Duration = Duration::from_millis(20);
+
+/// Grace periods, deferred frees and write-back are over after this.
+const KERNEL_SETTLES: Duration = Duration::from_millis(400);
+
 /// The commands that run, by job id.
 #[derive(Debug, Default)]
 pub struct Jobs {
@@ -32,6 +38,8 @@ pub struct Jobs {
     /// Made ahead of need: creating a cgroup takes longer than anything else before the exec.
     spare: RefCell<Option<(u64, Cgroup)>>,
     next_id: RefCell<u64>,
+    /// Commands that ended and whose cgroups are still to be removed.
+    retiring: Cell<usize>,
 }
 
 #[derive(Debug)]
@@ -50,6 +58,22 @@ impl Jobs {
             *self.spare.borrow_mut() = Some((*next, Cgroup::create(*next)?));
         }
         Ok(())
+    }
+
+    /// Waits until nothing is left to be done for commands that ended, and for the kernel to have done its own part: what
+    /// it would still do after a save, every clone would do again.
+    pub async fn settle(&self) {
+        while self.retiring.get() > 0 {
+            tokio::time::sleep(RETIRE_AFTER).await;
+        }
+        rustix::fs::sync();
+        tokio::time::sleep(KERNEL_SETTLES).await;
+        rustix::fs::sync();
+    }
+
+    /// Whether no command runs.
+    pub fn none_runs(&self) -> bool {
+        self.running.borrow().is_empty()
     }
 
     fn take_cgroup(&self) -> Result<(u64, Cgroup)> {
@@ -92,7 +116,7 @@ fn no_job(id: u64) -> Reply {
 }
 
 /// Runs a command with its input and output on `stream`. Its whole tree ends when the stream does.
-pub async fn run<S>(jobs: &Jobs, exec: Exec, stream: S) -> Result<()>
+pub async fn run<S>(jobs: &Rc<Jobs>, exec: Exec, stream: S) -> Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -116,9 +140,19 @@ where
     jobs.running.borrow_mut().insert(id, job.clone());
     let result = attend(&job, process, reader, &writer).await;
     jobs.running.borrow_mut().remove(&id);
+    tokio::task::spawn_local(retire(jobs.clone(), job));
     let exited = result?;
     write_reply(&mut *writer.lock().await, &Reply::Exited(exited)).await?;
     writer.into_inner().close().await
+}
+
+/// Puts a job away, and prepares for the next, once the answer to this one had time to leave.
+async fn retire(jobs: Rc<Jobs>, job: Rc<Job>) {
+    jobs.retiring.set(jobs.retiring.get() + 1);
+    tokio::time::sleep(RETIRE_AFTER).await;
+    drop(job);
+    let _ = jobs.prepare_next();
+    jobs.retiring.set(jobs.retiring.get() - 1);
 }
 
 /// Moves bytes until the command is over, and ends what is left of its tree.
@@ -138,8 +172,7 @@ where
     let leader = async {
         let status = ended.await.unwrap_or(Status::Signal(9));
         // The result of a command is a result about all of it: what the leader left behind goes first.
-        job.cgroup.kill();
-        job.cgroup.emptied().await;
+        job.cgroup.clear().await;
         status
     };
     let outputs = async { tokio::try_join!(pump_out, pump_err) };
@@ -165,8 +198,7 @@ where
         () = caller_gone => Err(ErrorKind::BrokenPipe.into()),
     };
     if status.is_err() {
-        job.cgroup.kill();
-        job.cgroup.emptied().await;
+        job.cgroup.clear().await;
     }
     Ok(Exited { status: status?, oom_killed: job.cgroup.oom_killed() })
 }

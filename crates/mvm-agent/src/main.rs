@@ -7,6 +7,7 @@
 mod admit;
 mod boot;
 mod cgroup;
+mod child;
 mod job;
 mod link;
 mod process;

@@ -4,9 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Error, Result};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use mvm_wire::guest::{Exec, Failure, Status, Step, TermSize};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
@@ -15,14 +13,9 @@ use tokio::io::Interest;
 use tokio::sync::oneshot;
 
 use crate::cgroup::Cgroup;
+use crate::child::Child;
 use crate::link::watch;
 use crate::user::User;
-
-/// Used where the caller's environment names none.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Added to the errno of a step before the exec, so that the one number a failed child reports also names the step.
-const CWD_STEP: i32 = 10_000;
-const USER_STEP: i32 = 20_000;
 
 thread_local! {
     static WAITERS: RefCell<HashMap<i32, oneshot::Sender<Status>>> = RefCell::default();
@@ -76,119 +69,70 @@ pub struct Process {
 /// Starts the command of `exec` inside `cgroup`.
 pub fn start(exec: &Exec, cgroup: &Cgroup) -> std::result::Result<Process, Failure> {
     let user = User::resolve(&exec.user).map_err(|detail| Failure { step: Step::User, errno: 0, detail })?;
-    let mut command = command(exec, &user);
-    let plumbing = Plumbing::new(exec, &mut command).map_err(|e| Failure {
-        step: Step::Spawn,
-        errno: e.raw_os_error().unwrap_or(0),
+    let spawn_failed =
+        |e: Error| Failure { step: Step::Spawn, errno: e.raw_os_error().unwrap_or(0), detail: e.to_string() };
+    let plumbing = Plumbing::new(exec).map_err(spawn_failed)?;
+    let child = Child::new(exec, &user, &plumbing, cgroup).map_err(|e| Failure {
+        step: Step::Protocol,
+        errno: 0,
         detail: e.to_string(),
     })?;
-    let cwd = if exec.cwd.is_empty() { user.home.clone() } else { exec.cwd.clone() };
-    prepare_child(&mut command, cgroup, user, &cwd, exec.cwd.is_empty(), exec.tty.is_some());
-    let child = command.spawn().map_err(|e| explain(&e, exec, &cwd))?;
-    drop(command);
-    let pid = Pid::from_raw(child.id() as i32).unwrap_or(Pid::INIT);
+    let pid = child.spawn().map_err(|(step, errno)| {
+        let detail = match step {
+            Step::Program => exec.argv[0].clone(),
+            Step::Cwd => child.cwd().to_owned(),
+            Step::User => exec.user.clone(),
+            _ => String::new(),
+        };
+        Failure { step, errno, detail }
+    })?;
     let (sender, ended) = oneshot::channel();
-    WAITERS.with_borrow_mut(|waiters| waiters.insert(child.id() as i32, sender));
+    WAITERS.with_borrow_mut(|waiters| waiters.insert(pid.as_raw_nonzero().get(), sender));
     Ok(Process { pid, input: plumbing.input, output: plumbing.output, errors: plumbing.errors, ended })
 }
 
-fn command(exec: &Exec, user: &User) -> Command {
-    let mut command = Command::new(&exec.argv[0]);
-    command.args(&exec.argv[1..]).env_clear();
-    for (name, value) in [("HOME", &user.home), ("USER", &user.name), ("LOGNAME", &user.name)] {
-        command.env(name, value);
-    }
-    command.env("PATH", DEFAULT_PATH);
-    command.envs(exec.env.iter().map(|(name, value)| (name, value)));
-    command
-}
-
-/// What runs in the child between fork and exec. Only system calls: nothing here allocates.
-fn prepare_child(command: &mut Command, cgroup: &Cgroup, user: User, cwd: &str, home_default: bool, tty: bool) {
-    let procs = cgroup.procs().as_raw_fd();
-    let cwd = std::ffi::CString::new(cwd).unwrap_or_default();
-    let step = |offset: i32| move |e: rustix::io::Errno| Error::from_raw_os_error(offset + e.raw_os_error());
-    let child = move || -> Result<()> {
-        // SAFETY: the descriptor is open in the parent, and so in the child until exec.
-        let procs = unsafe { rustix::fd::BorrowedFd::borrow_raw(procs) };
-        rustix::io::write(procs, b"0")?;
-        rustix::process::setsid()?;
-        if tty {
-            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
-        }
-        if user.uid != 0 || user.gid != 0 {
-            // SAFETY: plain system calls on a list that lives in the closure.
-            unsafe {
-                if libc::setgroups(user.groups.len(), user.groups.as_ptr()) != 0
-                    || libc::setresgid(user.gid, user.gid, user.gid) != 0
-                    || libc::setresuid(user.uid, user.uid, user.uid) != 0
-                {
-                    return Err(Error::from_raw_os_error(USER_STEP + *libc::__errno_location()));
-                }
-            }
-        }
-        match rustix::process::chdir(&cwd) {
-            // A user without a home still gets a shell.
-            Err(_) if home_default => rustix::process::chdir(c"/").map_err(step(CWD_STEP)),
-            other => other.map_err(step(CWD_STEP)),
-        }
-    };
-    // SAFETY: the closure makes only async-signal-safe system calls.
-    unsafe { command.pre_exec(child) };
-}
-
-fn explain(err: &Error, exec: &Exec, cwd: &str) -> Failure {
-    let errno = err.raw_os_error().unwrap_or(0);
-    let (step, errno, detail) = match errno {
-        e if e >= USER_STEP => (Step::User, e - USER_STEP, exec.user.clone()),
-        e if e >= CWD_STEP => (Step::Cwd, e - CWD_STEP, cwd.to_owned()),
-        libc::EAGAIN | libc::ENOMEM => (Step::Spawn, errno, String::new()),
-        0 => (Step::Protocol, 0, err.to_string()),
-        _ => (Step::Program, errno, exec.argv[0].clone()),
-    };
-    Failure { step, errno, detail }
-}
-
 /// Pipes or a terminal between the command and us.
-struct Plumbing {
+pub struct Plumbing {
     input: Option<OwnedFd>,
     output: OwnedFd,
     errors: Option<OwnedFd>,
+    /// The command's ends: standard input, output and error.
+    pub theirs: [OwnedFd; 3],
+    /// Whether they are a terminal.
+    pub terminal: bool,
 }
 
 impl Plumbing {
-    fn new(exec: &Exec, command: &mut Command) -> Result<Plumbing> {
+    fn new(exec: &Exec) -> Result<Plumbing> {
         match exec.tty {
-            Some(size) => Plumbing::terminal(size, command),
-            None => Plumbing::pipes(exec.stdin, command),
+            Some(size) => Plumbing::terminal(size),
+            None => Plumbing::pipes(exec.stdin),
         }
     }
 
-    fn pipes(stdin: bool, command: &mut Command) -> Result<Plumbing> {
-        let input = if stdin {
+    fn pipes(stdin: bool) -> Result<Plumbing> {
+        let (their_input, input) = if stdin {
             let (theirs, ours) = std::io::pipe()?;
-            command.stdin(theirs);
-            Some(OwnedFd::from(ours))
+            (theirs.into(), Some(ours.into()))
         } else {
-            command.stdin(Stdio::from(File::open("/dev/null")?));
-            None
+            (File::open("/dev/null")?.into(), None)
         };
-        let (output, theirs) = std::io::pipe()?;
-        command.stdout(theirs);
-        let (errors, theirs) = std::io::pipe()?;
-        command.stderr(theirs);
-        Ok(Plumbing { input, output: output.into(), errors: Some(errors.into()) })
+        let (output, their_output) = std::io::pipe()?;
+        let (errors, their_errors) = std::io::pipe()?;
+        let theirs = [their_input, their_output.into(), their_errors.into()];
+        Ok(Plumbing { input, output: output.into(), errors: Some(errors.into()), theirs, terminal: false })
     }
 
-    fn terminal(size: TermSize, command: &mut Command) -> Result<Plumbing> {
+    fn terminal(size: TermSize) -> Result<Plumbing> {
         use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let ours = openpt(flags)?;
         grantpt(&ours)?;
         unlockpt(&ours)?;
         resize(&ours, size)?;
-        let theirs = ioctl_tiocgptpeer(&ours, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-        command.stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs);
-        Ok(Plumbing { input: Some(ours.try_clone()?), output: ours, errors: None })
+        let theirs = ioctl_tiocgptpeer(&ours, flags)?;
+        let theirs = [theirs.try_clone()?, theirs.try_clone()?, theirs];
+        Ok(Plumbing { input: Some(ours.try_clone()?), output: ours, errors: None, theirs, terminal: true })
     }
 }
 

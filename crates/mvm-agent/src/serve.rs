@@ -12,23 +12,35 @@ use mvm_wire::guest::{Failure, Reply, Request, Step};
 use tokio::task::LocalSet;
 use yamux::{Config, Connection, Mode, Stream};
 
+use crate::admit::Identity;
 use crate::boot::{Role, log};
 use crate::job::{self, Jobs};
 use crate::link::Port;
-use crate::{admit, cgroup, process, unpack};
+use crate::{cgroup, process, unpack};
 
 /// What the requests of one session share.
 struct Machine {
     role: Role,
-    jobs: Jobs,
+    jobs: Rc<Jobs>,
+    identity: Identity,
     admitted: Cell<bool>,
+    /// Whether there are commands that a quiesce has frozen.
+    frozen: Cell<bool>,
     /// Set by a quiesce: the session ends once its answer is on the way.
     quiesced: Cell<bool>,
 }
 
 /// Serves sessions for as long as the machine lives.
 pub async fn serve(role: Role) -> Result<()> {
-    let machine = Rc::new(Machine { role, jobs: Jobs::default(), admitted: false.into(), quiesced: false.into() });
+    let identity = Identity::open(role)?;
+    let machine = Rc::new(Machine {
+        role,
+        jobs: Rc::default(),
+        identity,
+        admitted: false.into(),
+        frozen: false.into(),
+        quiesced: false.into(),
+    });
     if role == Role::Sandbox {
         cgroup::prepare()?;
         machine.jobs.prepare_next()?;
@@ -85,9 +97,7 @@ async fn handle(machine: &Machine, mut stream: Stream) -> Result<()> {
     let quiescing = request == Some(Request::Quiesce);
     let reply = match request {
         Some(Request::Exec(exec)) if machine.admitted.get() => {
-            let result = job::run(&machine.jobs, exec, stream).await;
-            let _ = machine.jobs.prepare_next();
-            return result;
+            return job::run(&machine.jobs, exec, stream).await;
         }
         Some(Request::Exec(_)) => failed(Step::NotAdmitted, "not admitted"),
         Some(Request::Admit(request)) => admit_machine(machine, &request).await,
@@ -104,9 +114,11 @@ async fn handle(machine: &Machine, mut stream: Stream) -> Result<()> {
 }
 
 async fn admit_machine(machine: &Machine, request: &mvm_wire::guest::Admit) -> Reply {
-    match admit::admit(request) {
+    match machine.identity.admit(request) {
         Ok(admitted) => {
-            if let Err(e) = cgroup::freeze_all(false).await {
+            if machine.frozen.replace(false)
+                && let Err(e) = cgroup::freeze_all(false).await
+            {
                 return other(&e);
             }
             machine.admitted.set(true);
@@ -120,7 +132,12 @@ async fn quiesce(machine: &Machine) -> Reply {
     if machine.role == Role::Builder {
         return Reply::Done;
     }
+    if machine.jobs.none_runs() {
+        machine.jobs.settle().await;
+        return Reply::Done;
+    }
     rustix::fs::sync();
+    machine.frozen.set(true);
     match cgroup::freeze_all(true).await {
         Ok(()) => Reply::Done,
         Err(e) => other(&e),

@@ -32,7 +32,7 @@ pub fn archive(dir: &Path, progress: &dyn Progress) -> Result<ImageSource> {
     write(tar::Builder::new(file), &program, &applets).context(|| format!("cannot write {}", tar.display()))?;
     let config = ImageConfig {
         entrypoint: vec!["/bin/sh".into()],
-        warm: vec![vec!["/bin/sh".into(), "-c".into(), "true; /bin/true; cat /dev/null".into()]],
+        warm: vec![vec!["true".into()], vec!["/bin/sh".into(), "-c".into(), "true; /bin/true; cat /dev/null".into()]],
         ..ImageConfig::default()
     };
     Ok(ImageSource { name: "base".into(), tar, config })

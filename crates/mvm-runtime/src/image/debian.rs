@@ -56,6 +56,7 @@ pub fn archive(dir: &Path, progress: &dyn Progress) -> Result<ImageSource> {
         env: vec![("LANG".into(), "C.UTF-8".into())],
         entrypoint: vec!["/bin/bash".into()],
         warm: vec![
+            vec!["true".into()],
             vec!["/bin/sh".into(), "-c".into(), "true; /bin/true; cat /dev/null; bash -c true; id; uname -a".into()],
             python("import json, os, sys, subprocess, platform; platform.platform()"),
         ],
