@@ -163,8 +163,9 @@ unsafe fn clone_and_run(arguments: &CloneArguments, birth: &Birth) -> isize {
             inlateout("rax") libc::SYS_clone3 as isize => result,
             inlateout("rdi") std::ptr::from_ref(arguments) => _,
             inlateout("rsi") size_of::<CloneArguments>() => _,
-            lateout("rcx") _,
-            lateout("r11") _,
+            // Not `lateout`: the call destroys them while the inputs are still needed.
+            out("rcx") _,
+            out("r11") _,
             clobber_abi("C"),
         );
     }

@@ -4,6 +4,7 @@
 //! and talk to a guest it does not trust. It never prints: callers draw [`Progress`] and render [`Error`].
 
 pub mod agent;
+pub mod doctor;
 pub mod error;
 pub mod home;
 pub mod host;

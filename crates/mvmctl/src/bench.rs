@@ -1,7 +1,194 @@
-//! `mvmctl bench`.
+//! `mvmctl bench`: measures this machine, each lane apart from the others, raw samples included.
+//!
+//! Lanes that are whole processes are taken in turn, round by round, with a bare QEMU start among them, so that their
+//! ratio to it holds on a machine whose speed drifts.
+
+mod guest;
+mod report;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use mvm_runtime::home::Home;
+use mvm_runtime::host::Host;
+use mvm_runtime::{Error, ErrorCode, Progress, Result, setup as runtime_setup};
+use serde::Serialize;
+use serde_json::{Value, json};
+
 use crate::args::BenchArgs;
-use crate::output;
+use crate::commands::block_on;
+use crate::progress::Drawn;
+use crate::run::DEFAULT_SHAPE;
+use crate::{output, signals};
+
+/// Cold boots take seconds; more of them tell nothing new.
+const MOST_COLD_SAMPLES: usize = 5;
+
+/// What a lane's samples are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Unit {
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    Milliseconds,
+    /// Megabytes (10^6) in a second.
+    #[serde(rename = "MB/s")]
+    MegabytesPerSecond,
+    /// Mebibytes.
+    #[serde(rename = "MiB")]
+    Mebibytes,
+}
+
+/// One lane and what was measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Lane {
+    /// Its name.
+    pub name: &'static str,
+    /// What it measures.
+    pub about: &'static str,
+    /// Unit of the samples.
+    pub unit: Unit,
+    /// Budget for the median, in words.
+    pub budget: &'static str,
+    /// In the order they were taken.
+    pub samples: Vec<f64>,
+}
+
+/// Names of all lanes, in the order of the report.
+const LANES: [(&str, &str, Unit, &str); 10] = [
+    ("qemu-start", "bare QEMU process to its control socket", Unit::Milliseconds, "the yardstick"),
+    ("version", "mvmctl --version", Unit::Milliseconds, "5 ms"),
+    ("run-base", "mvmctl run --image base -- true", Unit::Milliseconds, "8 × qemu-start"),
+    ("run-debian", "mvmctl run -- true", Unit::Milliseconds, "10 × qemu-start"),
+    ("cold-base", "the same as run-base, booted without a template", Unit::Milliseconds, ""),
+    ("exec", "true in a running machine, over the agent channel", Unit::Milliseconds, "5 ms"),
+    ("transfer-in", "64 MiB into a running machine", Unit::MegabytesPerSecond, "60 MB/s"),
+    ("transfer-out", "64 MiB out of a running machine", Unit::MegabytesPerSecond, "60 MB/s"),
+    ("memory-vmm", "private memory of QEMU for a clone in use", Unit::Mebibytes, "50 MiB"),
+    ("memory-all", "the same with mvm's own process", Unit::Mebibytes, "62 MiB"),
+];
+
 /// Runs the verb.
-pub fn bench(_args: &BenchArgs) -> u8 {
-    output::SUCCESS
+pub fn bench(args: &BenchArgs) -> u8 {
+    let _signals = signals::listen();
+    match measure(args) {
+        Ok(()) => output::SUCCESS,
+        Err(error) => output::error(&error, args.json),
+    }
+}
+
+fn measure(args: &BenchArgs) -> Result<()> {
+    for name in &args.lanes {
+        if !LANES.iter().any(|(known, ..)| known == name) {
+            let known: Vec<&str> = LANES.iter().map(|(known, ..)| *known).collect();
+            return Err(Error::new(
+                ErrorCode::InvalidRequest,
+                format!("there is no lane {name:?}"),
+                format!("lanes: {}", known.join(", ")),
+            ));
+        }
+    }
+    let home = Home::locate()?;
+    let progress = Drawn::new(args.json);
+    block_on(runtime_setup::everything(&home, &DEFAULT_SHAPE, &["base".to_owned(), "debian".to_owned()], &progress))?;
+    let host = Host::load(&home)?;
+    let wanted =
+        |name: &str| args.lanes.is_empty() || args.lanes.iter().any(|lane| lane == name) || name == "qemu-start";
+    let mut lanes: Vec<Lane> = LANES
+        .iter()
+        .filter(|(name, ..)| wanted(name))
+        .map(|(name, about, unit, budget)| Lane { name, about, unit: *unit, budget, samples: Vec::new() })
+        .collect();
+    let samples = args.samples as usize;
+    progress.step("measuring");
+    // The first round warms the host's page cache and does not count.
+    for round in 0..=samples {
+        progress.detail(&format!("round {round} of {samples}"));
+        for lane in &mut lanes {
+            if let Some(sample) = process_lane(lane.name, &host, round, samples)? {
+                lane.samples.extend((round > 0).then_some(sample));
+            }
+        }
+    }
+    if lanes.iter().any(|lane| lane.samples.is_empty()) {
+        block_on(guest::measure(&home, &mut lanes, samples))?;
+    }
+    progress.done("");
+    let results =
+        json!({ "host": fingerprint(&host), "lanes": lanes.iter().map(report::summary).collect::<Vec<Value>>() });
+    if let Some(path) = &args.markdown {
+        report::write_markdown(path, &host, &results)?;
+    }
+    if args.json {
+        output::print_json(&results);
+    } else {
+        report::print(&results);
+    }
+    Ok(())
+}
+
+/// Times one whole process, if the lane is one.
+fn process_lane(name: &str, host: &Host, round: usize, samples: usize) -> Result<Option<f64>> {
+    let own = |args: &[&str]| -> Result<Option<f64>> {
+        let program = std::env::current_exe().map_err(|e| Error::io("cannot find mvmctl itself", e))?;
+        let started = Instant::now();
+        let status = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).status();
+        let elapsed = milliseconds(started);
+        match status {
+            Ok(status) if status.success() => Ok(Some(elapsed)),
+            Ok(status) => Err(Error::internal(format!("a sample of {name} failed"), status)),
+            Err(e) => Err(Error::io(format!("cannot take a sample of {name}"), e)),
+        }
+    };
+    match name {
+        "qemu-start" => bare_qemu(host).map(Some),
+        "version" => own(&["--version"]),
+        "run-base" => own(&["run", "--quiet", "--image", "base", "--", "true"]),
+        "run-debian" => own(&["run", "--quiet", "--", "true"]),
+        "cold-base" if round <= samples.min(MOST_COLD_SAMPLES) => {
+            own(&["run", "--quiet", "--image", "base", "--no-template", "--", "true"])
+        }
+        _ => Ok(None),
+    }
+}
+
+/// From the start of a QEMU process without any guest to the greeting on its control socket.
+fn bare_qemu(host: &Host) -> Result<f64> {
+    let what = "cannot start QEMU for comparison";
+    let started = Instant::now();
+    let mut child = Command::new(&host.qemu.path)
+        .args(["-machine", "microvm", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| Error::io(what, e))?;
+    let mut greeting = String::new();
+    let read = child.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut greeting));
+    let elapsed = milliseconds(started);
+    let _ = child.kill();
+    let _ = child.wait();
+    match read {
+        Some(Ok(_)) if greeting.contains("QMP") => Ok(elapsed),
+        _ => Err(Error::internal(what, "it did not greet")),
+    }
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}
+
+/// What the figures depend on.
+fn fingerprint(host: &Host) -> Value {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let processors = std::thread::available_parallelism().map_or(0, |n| n.get());
+    json!({
+        "cpu": host.cpu_model,
+        "processors": processors,
+        "kernel": kernel,
+        "qemu": host.qemu.version,
+        "accelerator": host.accelerator(),
+        "mvmctl": env!("CARGO_PKG_VERSION"),
+        "build": if cfg!(debug_assertions) { "debug" } else { "release" },
+    })
 }

@@ -1,7 +1,59 @@
-//! `mvmctl doctor`.
+//! `mvmctl doctor`: what works here, what does not, and how to fix it.
+
+use std::io::IsTerminal;
+
+use mvm_runtime::Home;
+use mvm_runtime::doctor::{self as runtime, Finding, Status};
+use serde_json::json;
+
 use crate::args::DoctorArgs;
 use crate::output;
+
+/// Something that mvm cannot do without is missing.
+const FAILING: u8 = 1;
+
 /// Runs the verb.
-pub fn doctor(_args: &DoctorArgs) -> u8 {
-    output::SUCCESS
+pub fn doctor(args: &DoctorArgs) -> u8 {
+    let home = match Home::locate() {
+        Ok(home) => home,
+        Err(error) => return output::error(&error, args.json),
+    };
+    let findings = runtime::examine(&home);
+    let failing = findings.iter().filter(|finding| finding.status == Status::Failing).count();
+    if args.json {
+        output::print_json(&json!({ "ok": failing == 0, "findings": findings }));
+    } else {
+        print(&findings, failing);
+    }
+    if failing > 0 { FAILING } else { output::SUCCESS }
+}
+
+fn print(findings: &[Finding], failing: usize) {
+    let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
+    for finding in findings {
+        output::line(&format!("{}  {:width$}  {}", mark(finding.status), finding.name, finding.detail));
+        if !finding.fix.is_empty() {
+            output::line(&format!("{:9}{:width$}  fix: {}", "", "", finding.fix));
+        }
+    }
+    let warnings = findings.iter().filter(|finding| finding.status == Status::Warning).count();
+    output::line("");
+    output::line(&match (failing, warnings) {
+        (0, 0) => "Everything is as it should be.".to_owned(),
+        (0, _) => format!("mvm works here; {warnings} warnings."),
+        _ => format!("mvm does not work here yet; {failing} failing."),
+    });
+}
+
+fn mark(status: Status) -> String {
+    let (text, colour) = match status {
+        Status::Ok => ("ok     ", "32"),
+        Status::Warning => ("warning", "33"),
+        Status::Failing => ("failing", "31"),
+    };
+    if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        format!("\x1b[{colour}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }

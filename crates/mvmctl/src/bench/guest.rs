@@ -1,0 +1,105 @@
+//! Lanes inside one running machine: round trips, transfer rates, memory.
+
+use std::time::Instant;
+
+use mvm_runtime::run::{self, Ready, RunRequest, Streams};
+use mvm_runtime::{Error, Home, Result};
+use mvm_wire::guest::{Exec, Status};
+use tokio::sync::mpsc;
+
+use super::Lane;
+use crate::run::DEFAULT_SHAPE;
+
+const TRANSFER_BYTES: usize = 64 << 20;
+const PIECE: usize = 256 << 10;
+/// Transfers take most of a second each.
+const MOST_TRANSFERS: usize = 10;
+/// Round trips are short.
+const ROUND_TRIPS_PER_SAMPLE: usize = 4;
+
+/// Fills the lanes that have no samples yet.
+pub async fn measure(home: &Home, lanes: &mut [Lane], samples: usize) -> Result<()> {
+    let request = RunRequest {
+        image: "debian".into(),
+        shape: DEFAULT_SHAPE,
+        argv: Vec::new(),
+        env: Vec::new(),
+        cwd: String::new(),
+        user: String::new(),
+        stdin: false,
+        tty: None,
+        timeout: None,
+        no_template: false,
+    };
+    let prepared = run::prepare(home, &request, &mvm_runtime::progress::Silent).await?;
+    let ready = run::start(&prepared, &DEFAULT_SHAPE).await?;
+    // Not counted: what runs for the first time is translated.
+    exec(&ready, &["true"], None).await?;
+    for lane in lanes.iter_mut().filter(|lane| lane.name.starts_with("memory")) {
+        let mut bytes = private_memory(ready.machine.pid())?;
+        if lane.name == "memory-all" {
+            bytes += private_memory(std::process::id())?;
+        }
+        lane.samples.push(bytes as f64 / f64::from(1 << 20));
+    }
+    for lane in lanes.iter_mut().filter(|lane| lane.samples.is_empty()) {
+        let count = if lane.name == "exec" { samples * ROUND_TRIPS_PER_SAMPLE } else { samples.min(MOST_TRANSFERS) };
+        for round in 0..=count {
+            let started = Instant::now();
+            match lane.name {
+                "exec" => drop(exec(&ready, &["true"], None).await?),
+                "transfer-in" => drop(exec(&ready, &["sh", "-c", "cat > /dev/null"], Some(TRANSFER_BYTES)).await?),
+                _ => expect(exec(&ready, &["head", "-c", &TRANSFER_BYTES.to_string(), "/dev/zero"], None).await?)?,
+            }
+            let seconds = started.elapsed().as_secs_f64();
+            let sample = if lane.name == "exec" { seconds * 1000.0 } else { TRANSFER_BYTES as f64 / 1e6 / seconds };
+            lane.samples.extend((round > 0).then_some(sample));
+        }
+    }
+    Ok(())
+}
+
+fn expect(bytes: usize) -> Result<()> {
+    if bytes == TRANSFER_BYTES { Ok(()) } else { Err(Error::internal("a transfer lost bytes", bytes)) }
+}
+
+/// Runs a command with `input` bytes of zeros; returns how much it wrote.
+async fn exec(ready: &Ready, argv: &[&str], input: Option<usize>) -> Result<usize> {
+    let request =
+        Exec { argv: argv.iter().map(|arg| (*arg).to_owned()).collect(), stdin: input.is_some(), ..Exec::default() };
+    let (sender, feed) = mpsc::channel(4);
+    let (_keep, mut control) = mpsc::channel(1);
+    let send = async move {
+        for _ in 0..input.unwrap_or(0) / PIECE {
+            let _ = sender.send(vec![0; PIECE]).await;
+        }
+    };
+    let mut counted = Counted(0);
+    let attend = run::attend(&ready.guest, request, None, feed, &mut control, &mut counted);
+    let (attended, ()) = tokio::join!(attend, send);
+    match attended?.outcome {
+        Ok(exited) if exited.status == Status::Code(0) => Ok(counted.0),
+        other => Err(Error::internal("a command for measurement failed", format!("{other:?}"))),
+    }
+}
+
+struct Counted(usize);
+
+impl Streams for Counted {
+    async fn stdout(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0 += bytes.len();
+        Ok(())
+    }
+
+    async fn stderr(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What a process has that no other shares.
+fn private_memory(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(format!("cannot read {path}"), e))?;
+    let kib = |line: &str| line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok());
+    Ok(text.lines().filter(|line| line.starts_with("Private_")).filter_map(kib).sum::<u64>() << 10)
+}
