@@ -1,5 +1,6 @@
 //! One cgroup for each command, so that a kill takes the whole tree and no command can starve the agent.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Result, Write};
 use std::os::unix::fs::FileExt;
@@ -47,6 +48,8 @@ pub struct Cgroup {
     dir: File,
     events: File,
     memory_events: Option<File>,
+    /// Kills for lack of memory during earlier commands.
+    earlier_kills: Cell<u64>,
 }
 
 impl Cgroup {
@@ -58,6 +61,7 @@ impl Cgroup {
             dir: File::open(&path)?,
             events: File::open(path.join("cgroup.events"))?,
             memory_events: File::open(path.join("memory.events")).ok(),
+            earlier_kills: Cell::new(0),
             path,
         })
     }
@@ -75,29 +79,36 @@ impl Cgroup {
     /// Kills what is left in it and waits until it is gone, two seconds at most: a process that is stuck in the kernel
     /// cannot be waited out.
     pub async fn clear(&self) {
-        if !has(&self.events, "populated 1") {
+        if self.is_empty() {
             return;
         }
         self.kill();
         for _ in 0..400 {
-            if !has(&self.events, "populated 1") {
+            if self.is_empty() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Whether the kernel killed one of its processes for lack of memory.
+    /// Whether nothing is left in it, so that another command can have it.
+    pub fn is_empty(&self) -> bool {
+        value(&self.events, "populated ") == Some(0)
+    }
+
+    /// Whether the kernel has killed one of its processes for lack of memory since this was last asked.
     pub fn oom_killed(&self) -> bool {
-        self.memory_events.as_ref().is_some_and(|events| !has(events, "oom_kill 0") && has(events, "oom_kill "))
+        let kills = self.memory_events.as_ref().and_then(|events| value(events, "oom_kill ")).unwrap_or(0);
+        self.earlier_kills.replace(kills) != kills
     }
 }
 
-/// Whether a small file of the cgroup file system has a line that begins so.
-fn has(file: &File, line: &str) -> bool {
+/// The number behind a key in a small file of the cgroup file system.
+fn value(file: &File, key: &str) -> Option<u64> {
     let mut text = [0; 512];
-    let len = file.read_at(&mut text, 0).unwrap_or(0);
-    text[..len].split(|b| *b == b'\n').any(|found| found.starts_with(line.as_bytes()))
+    let len = file.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(&text[..len]).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(key)?.parse().ok())
 }
 
 impl Drop for Cgroup {

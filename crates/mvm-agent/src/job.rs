@@ -16,17 +16,20 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 
 use crate::cgroup::Cgroup;
+use crate::child::{self, Spare};
 use crate::link::watch;
 use crate::process::{self, Process};
-use crate::serve::{read_frame, write_reply};
+use crate::serve::{SPLIT, read_frame, write_reply};
 
 /// How much output is read at once.
-const CHUNK: usize = 64 * 1024;
+const CHUNK: usize = SPLIT - HEADER_LEN;
 /// How long output may still come after every process of the command was killed.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Making and removing cgroups is kept out of the way of answers.
-const RETIRE_AFTER: Duration = Duration::from_millis(20);
+/// Preparation is kept out of the way of answers.
+const PREPARE_AFTER: Duration = Duration::from_millis(20);
+/// Cgroups kept for later commands.
+const MAX_FREE_CGROUPS: usize = 16;
 
 /// Grace periods, deferred frees and write-back are over after this.
 const KERNEL_SETTLES: Duration = Duration::from_millis(400);
@@ -35,11 +38,21 @@ const KERNEL_SETTLES: Duration = Duration::from_millis(400);
 #[derive(Debug, Default)]
 pub struct Jobs {
     running: RefCell<HashMap<u64, Rc<Job>>>,
-    /// Made ahead of need: creating a cgroup takes longer than anything else before the exec.
-    spare: RefCell<Option<(u64, Cgroup)>>,
-    next_id: RefCell<u64>,
-    /// Commands that ended and whose cgroups are still to be removed.
-    retiring: Cell<usize>,
+    /// Made ahead of need.
+    spare: RefCell<Option<Next>>,
+    /// Left by commands that ended, for others: making one takes ten times as long as a command.
+    cgroups: RefCell<Vec<Cgroup>>,
+    next_id: Cell<u64>,
+    /// Preparations that wait for their time.
+    preparing: Cell<usize>,
+}
+
+/// Where the next command will be, and the child that will become it.
+#[derive(Debug)]
+struct Next {
+    id: u64,
+    cgroup: Cgroup,
+    child: Spare,
 }
 
 #[derive(Debug)]
@@ -50,12 +63,17 @@ struct Job {
 }
 
 impl Jobs {
-    /// Makes the next command's cgroup, if it is not there yet.
+    /// Makes the next command's cgroup and child, if they are not there yet.
     pub fn prepare_next(&self) -> Result<()> {
         if self.spare.borrow().is_none() {
-            let mut next = self.next_id.borrow_mut();
-            *next += 1;
-            *self.spare.borrow_mut() = Some((*next, Cgroup::create(*next)?));
+            let id = self.next_id.get() + 1;
+            self.next_id.set(id);
+            let cgroup = match self.cgroups.borrow_mut().pop() {
+                Some(cgroup) => cgroup,
+                None => Cgroup::create(id)?,
+            };
+            let child = child::bear(&cgroup)?;
+            *self.spare.borrow_mut() = Some(Next { id, cgroup, child });
         }
         Ok(())
     }
@@ -63,8 +81,8 @@ impl Jobs {
     /// Waits until nothing is left to be done for commands that ended, and for the kernel to have done its own part: what
     /// it would still do after a save, every clone would do again.
     pub async fn settle(&self) {
-        while self.retiring.get() > 0 {
-            tokio::time::sleep(RETIRE_AFTER).await;
+        while self.preparing.get() > 0 {
+            tokio::time::sleep(PREPARE_AFTER).await;
         }
         rustix::fs::sync();
         tokio::time::sleep(KERNEL_SETTLES).await;
@@ -76,7 +94,15 @@ impl Jobs {
         self.running.borrow().is_empty()
     }
 
-    fn take_cgroup(&self) -> Result<(u64, Cgroup)> {
+    /// Keeps the cgroup of a command that ended, if nothing is left in it.
+    fn retire(&self, job: Rc<Job>) {
+        let mut cgroups = self.cgroups.borrow_mut();
+        if let Some(job) = Rc::into_inner(job).filter(|job| cgroups.len() < MAX_FREE_CGROUPS && job.cgroup.is_empty()) {
+            cgroups.push(job.cgroup);
+        }
+    }
+
+    fn take_next(&self) -> Result<Next> {
         self.prepare_next()?;
         self.spare.borrow_mut().take().ok_or_else(|| ErrorKind::Other.into())
     }
@@ -126,33 +152,36 @@ where
     if exec.argv.is_empty() {
         return refuse(failed(Step::Protocol, 0, "an empty command")).await;
     }
-    let (id, cgroup) = match jobs.take_cgroup() {
-        Ok(taken) => taken,
-        Err(e) => return refuse(failed(Step::Spawn, e.raw_os_error().unwrap_or(0), "cgroup")).await,
+    let Next { id, cgroup, child } = match jobs.take_next() {
+        Ok(next) => next,
+        Err(e) => return refuse(failed(Step::Spawn, e.raw_os_error().unwrap_or(0), "no process")).await,
     };
-    let process = match process::start(&exec, &cgroup) {
+    let process = match process::start(&exec, child) {
         Ok(process) => process,
-        Err(failure) => return refuse(Reply::Failed(failure)).await,
+        Err(failure) => {
+            tokio::task::spawn_local(prepare_later(jobs.clone()));
+            return refuse(Reply::Failed(failure)).await;
+        }
     };
     write_reply(&mut *writer.lock().await, &Reply::Started { job: id }).await?;
-    let terminal = if process.errors.is_none() { Some(process.output.try_clone()?) } else { None };
+    let terminal = if process.errors.is_none() { Some(process.output.get_ref().try_clone()?) } else { None };
     let job = Rc::new(Job { cgroup, pid: process.pid, terminal });
     jobs.running.borrow_mut().insert(id, job.clone());
     let result = attend(&job, process, reader, &writer).await;
     jobs.running.borrow_mut().remove(&id);
-    tokio::task::spawn_local(retire(jobs.clone(), job));
+    jobs.retire(job);
+    tokio::task::spawn_local(prepare_later(jobs.clone()));
     let exited = result?;
     write_reply(&mut *writer.lock().await, &Reply::Exited(exited)).await?;
     writer.into_inner().close().await
 }
 
-/// Puts a job away, and prepares for the next, once the answer to this one had time to leave.
-async fn retire(jobs: Rc<Jobs>, job: Rc<Job>) {
-    jobs.retiring.set(jobs.retiring.get() + 1);
-    tokio::time::sleep(RETIRE_AFTER).await;
-    drop(job);
+/// Prepares for the next command once the answer to this one had time to leave.
+async fn prepare_later(jobs: Rc<Jobs>) {
+    jobs.preparing.set(jobs.preparing.get() + 1);
+    tokio::time::sleep(PREPARE_AFTER).await;
     let _ = jobs.prepare_next();
-    jobs.retiring.set(jobs.retiring.get() - 1);
+    jobs.preparing.set(jobs.preparing.get() - 1);
 }
 
 /// Moves bytes until the command is over, and ends what is left of its tree.
@@ -204,9 +233,7 @@ where
 }
 
 /// Sends what the command writes, as it comes, until nobody can write any more.
-async fn pump<W: AsyncWrite + Unpin>(source: OwnedFd, kind: Kind, writer: &Mutex<W>) -> Result<()> {
-    rustix::io::ioctl_fionbio(&source, true)?;
-    let source = watch(source, Interest::READABLE)?;
+async fn pump<W: AsyncWrite + Unpin>(source: AsyncFd<OwnedFd>, kind: Kind, writer: &Mutex<W>) -> Result<()> {
     let mut buffer = vec![0; HEADER_LEN + CHUNK];
     loop {
         let mut guard = source.readable().await?;

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use mvm_wire::hello::{Hello, Scanner};
@@ -42,8 +43,9 @@ impl Port {
         let hello = loop {
             let len = self.read(&mut chunk).await?;
             if len == 0 {
-                // Nobody holds the other end yet: the port says so for a moment after every restore.
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                // Nobody holds the other end: the port says so for a moment after every restore. Its wake-up when that
+                // changes can get lost in a restore (measured: in two of three), so it is asked again.
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
             if let Some(hello) = chunk[..len].iter().find_map(|byte| scanner.push(*byte)) {
                 break hello;

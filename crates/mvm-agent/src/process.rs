@@ -1,19 +1,20 @@
-//! Starting one process, and learning how every process ended: PID 1 is the parent of whoever lost theirs.
+//! Starting one command, and learning how every process ended: PID 1 is the parent of whoever lost theirs.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs::File;
+use std::ffi::CString;
 use std::io::{Error, Result};
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use mvm_wire::guest::{Exec, Failure, Status, Step, TermSize};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::Winsize;
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use crate::cgroup::Cgroup;
-use crate::child::Child;
+use crate::child::{Plan, Spare};
 use crate::link::watch;
 use crate::user::User;
 
@@ -60,80 +61,54 @@ fn sigchld_fd() -> Result<OwnedFd> {
 pub struct Process {
     pub pid: Pid,
     pub input: Option<OwnedFd>,
-    pub output: OwnedFd,
+    pub output: AsyncFd<OwnedFd>,
     /// `None` if a terminal carries both.
-    pub errors: Option<OwnedFd>,
+    pub errors: Option<AsyncFd<OwnedFd>>,
     pub ended: oneshot::Receiver<Status>,
 }
 
-/// Starts the command of `exec` inside `cgroup`.
-pub fn start(exec: &Exec, cgroup: &Cgroup) -> std::result::Result<Process, Failure> {
+/// Has a spare child become the command of `exec`.
+pub fn start(exec: &Exec, mut spare: Spare) -> std::result::Result<Process, Failure> {
     let user = User::resolve(&exec.user).map_err(|detail| Failure { step: Step::User, errno: 0, detail })?;
-    let spawn_failed =
-        |e: Error| Failure { step: Step::Spawn, errno: e.raw_os_error().unwrap_or(0), detail: e.to_string() };
-    let plumbing = Plumbing::new(exec).map_err(spawn_failed)?;
-    let child = Child::new(exec, &user, &plumbing, cgroup).map_err(|e| Failure {
-        step: Step::Protocol,
-        errno: 0,
+    let terminal = exec.tty.map(open_terminal).transpose().map_err(|e| Failure {
+        step: Step::Spawn,
+        errno: e.raw_os_error().unwrap_or(0),
         detail: e.to_string(),
     })?;
-    let pid = child.spawn().map_err(|(step, errno)| {
+    let (ours, theirs) = terminal.unzip();
+    let plan = Plan::new(exec, &user, theirs);
+    spare.run(&plan).map_err(|(step, errno)| {
         let detail = match step {
             Step::Program => exec.argv[0].clone(),
-            Step::Cwd => child.cwd().to_owned(),
+            Step::Cwd => plan.cwd().to_owned(),
             Step::User => exec.user.clone(),
             _ => String::new(),
         };
         Failure { step, errno, detail }
     })?;
     let (sender, ended) = oneshot::channel();
-    WAITERS.with_borrow_mut(|waiters| waiters.insert(pid.as_raw_nonzero().get(), sender));
-    Ok(Process { pid, input: plumbing.input, output: plumbing.output, errors: plumbing.errors, ended })
+    WAITERS.with_borrow_mut(|waiters| waiters.insert(spare.pid.as_raw_nonzero().get(), sender));
+    Ok(match ours {
+        Some((input, output)) => Process { pid: spare.pid, input: Some(input), output, errors: None, ended },
+        None => Process {
+            pid: spare.pid,
+            input: exec.stdin.then_some(spare.input),
+            output: spare.output,
+            errors: Some(spare.errors),
+            ended,
+        },
+    })
 }
 
-/// Pipes or a terminal between the command and us.
-pub struct Plumbing {
-    input: Option<OwnedFd>,
-    output: OwnedFd,
-    errors: Option<OwnedFd>,
-    /// The command's ends: standard input, output and error.
-    pub theirs: [OwnedFd; 3],
-    /// Whether they are a terminal.
-    pub terminal: bool,
-}
-
-impl Plumbing {
-    fn new(exec: &Exec) -> Result<Plumbing> {
-        match exec.tty {
-            Some(size) => Plumbing::terminal(size),
-            None => Plumbing::pipes(exec.stdin),
-        }
-    }
-
-    fn pipes(stdin: bool) -> Result<Plumbing> {
-        let (their_input, input) = if stdin {
-            let (theirs, ours) = std::io::pipe()?;
-            (theirs.into(), Some(ours.into()))
-        } else {
-            (File::open("/dev/null")?.into(), None)
-        };
-        let (output, their_output) = std::io::pipe()?;
-        let (errors, their_errors) = std::io::pipe()?;
-        let theirs = [their_input, their_output.into(), their_errors.into()];
-        Ok(Plumbing { input, output: output.into(), errors: Some(errors.into()), theirs, terminal: false })
-    }
-
-    fn terminal(size: TermSize) -> Result<Plumbing> {
-        use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let ours = openpt(flags)?;
-        grantpt(&ours)?;
-        unlockpt(&ours)?;
-        resize(&ours, size)?;
-        let theirs = ioctl_tiocgptpeer(&ours, flags)?;
-        let theirs = [theirs.try_clone()?, theirs.try_clone()?, theirs];
-        Ok(Plumbing { input: Some(ours.try_clone()?), output: ours, errors: None, theirs, terminal: true })
-    }
+/// A new terminal: our end, to write and to read, and the name of the command's.
+fn open_terminal(size: TermSize) -> Result<((OwnedFd, AsyncFd<OwnedFd>), String)> {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&ours)?;
+    unlockpt(&ours)?;
+    resize(&ours, size)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    let name = ptsname(&ours, Vec::new()).map(CString::into_string)?.map_err(Error::other)?;
+    Ok(((ours.try_clone()?, watch(ours, Interest::READABLE)?), name))
 }
 
 /// Sets a terminal's size; its foreground processes get SIGWINCH.

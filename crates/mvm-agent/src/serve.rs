@@ -18,6 +18,9 @@ use crate::job::{self, Jobs};
 use crate::link::Port;
 use crate::{cgroup, process, unpack};
 
+/// The most that the session sends as one piece; a pipe is read in pieces that fit.
+pub const SPLIT: usize = 128 * 1024;
+
 /// What the requests of one session share.
 struct Machine {
     role: Role,
@@ -64,7 +67,7 @@ async fn session(machine: &Rc<Machine>, port: &mut Port) {
     machine.admitted.set(false);
     machine.quiesced.set(false);
     let mut config = Config::default();
-    config.set_split_send_size(64 * 1024);
+    config.set_split_send_size(SPLIT);
     let mut connection = Connection::new(port, config, Mode::Server);
     let ended = poll_fn(|cx| {
         loop {

@@ -50,7 +50,7 @@ impl Guest {
         let mut config = Config::default();
         config.set_max_num_streams(MAX_STREAMS);
         config.set_max_connection_receive_window(Some(MAX_STREAMS * 256 * 1024));
-        config.set_split_send_size(64 * 1024);
+        config.set_split_send_size(128 * 1024);
         let (opens, requests) = mpsc::channel(16);
         tokio::spawn(drive(Connection::new(socket.compat(), config, Mode::Client), requests));
         Ok(Guest { opens })
