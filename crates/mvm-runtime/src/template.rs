@@ -70,7 +70,7 @@ impl Recipe<'_> {
             "accelerator": self.accelerator,
             "cpu": qemu::cpu(self.accelerator),
             // To the MHz: measured anew after each boot of the host, and a few ppm change nothing for the guest.
-            "kernel_cmdline": qemu::kernel_cmdline(self.host.tsc_khz / 1000 * 1000, false),
+            "kernel_cmdline": qemu::kernel_cmdline(self.accelerator, self.host.tsc_khz / 1000 * 1000, false),
             "host_cpu": if self.accelerator == Accelerator::Kvm { self.host.cpu_model.as_str() } else { "" },
             "shape": self.shape,
         });

@@ -101,7 +101,7 @@ impl Machine {
                 fds.push((qemu::KERNEL_FD, file.into()));
                 fds.push((qemu::INITRAMFS_FD, initramfs.into()));
                 readable.push(kernel);
-                Start::Boot(qemu::kernel_cmdline(launch.host.tsc_khz, builder))
+                Start::Boot(qemu::kernel_cmdline(launch.accelerator, launch.host.tsc_khz, builder))
             }
         };
         // They wait in the socket until QEMU reads them, so that a restore needs no round trip.

@@ -195,7 +195,10 @@ const KERNEL_SETTINGS: [&str; 13] = [
 ];
 
 /// The kernel's command line.
-pub fn kernel_cmdline(tsc_khz: u64, builder: bool) -> String {
+pub fn kernel_cmdline(accelerator: Accelerator, tsc_khz: u64, builder: bool) -> String {
     let role = if builder { " mvm.build" } else { "" };
-    format!("{} tsc_early_khz={tsc_khz} rdinit=/mvm-agent{role}", KERNEL_SETTINGS.join(" "))
+    // Translated code is kept by its virtual address, so a library that lies elsewhere in each process is translated
+    // again for each process. What a randomised layout defends is the guest against its own data.
+    let layout = if accelerator == Accelerator::Tcg { " norandmaps" } else { "" };
+    format!("{}{layout} tsc_early_khz={tsc_khz} rdinit=/mvm-agent{role}", KERNEL_SETTINGS.join(" "))
 }
