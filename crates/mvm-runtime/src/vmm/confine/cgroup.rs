@@ -23,7 +23,7 @@ impl Leaf {
     }
 
     fn create_beside(own: &Path, memory: u64, pids: u64) -> Result<Leaf, String> {
-        let parent = if own == Path::new(ROOT) { own } else { super::parent(own) };
+        let parent = if own == Path::new(ROOT) { own } else { own.parent().unwrap_or(own) };
         let controllers = fs::read_to_string(parent.join("cgroup.subtree_control"))
             .map_err(|_| "this host has no unified cgroups".to_owned())?;
         if !["memory", "pids"].iter().all(|wanted| controllers.split_whitespace().any(|c| c == *wanted)) {

@@ -4,18 +4,16 @@
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{Error as IoError, Result as IoResult};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use libc::{c_int, c_ulong, sock_filter, sock_fprog};
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags};
 
-use super::{Layer, high, seccomp};
+use super::{ABOVE, Layer, VmmLimits, high, passing, privileges, seccomp};
 use crate::error::{Error, IoContext, Result};
 
-/// User and group ids for VMMs under root: one at random from a range that no distribution gives out.
-const OWN_USERS: std::ops::Range<u32> = 1_900_000_000..1_900_065_536;
 /// Open descriptors that QEMU may have; it needs about thirty.
 const MAX_DESCRIPTORS: u64 = 256;
 
@@ -28,8 +26,8 @@ pub enum Step {
     Limits,
     Cgroup,
     Namespaces,
-    Capabilities,
     User,
+    Capabilities,
     ParentDeath,
     NoNewPrivileges,
     Landlock,
@@ -40,24 +38,24 @@ pub enum Step {
 
 impl Step {
     const ALL: [(Step, &str); 14] = [
-        (Step::Session, "new-session\0"),
-        (Step::Descriptors, "descriptors\0"),
-        (Step::OomScore, "oom-score\0"),
-        (Step::Limits, "resource-limits\0"),
-        (Step::Cgroup, "cgroup\0"),
-        (Step::Namespaces, "namespaces\0"),
-        (Step::Capabilities, "capabilities\0"),
-        (Step::User, "own-user\0"),
-        (Step::ParentDeath, "parent-death-signal\0"),
-        (Step::NoNewPrivileges, "no-new-privileges\0"),
-        (Step::Landlock, "landlock\0"),
-        (Step::Seccomp, "seccomp\0"),
-        (Step::Listener, "seccomp-listener\0"),
-        (Step::Exec, "exec\0"),
+        (Step::Session, "new-session"),
+        (Step::Descriptors, "descriptors"),
+        (Step::OomScore, "oom-score"),
+        (Step::Limits, "resource-limits"),
+        (Step::Cgroup, "cgroup"),
+        (Step::Namespaces, "namespaces"),
+        (Step::User, "own-user"),
+        (Step::Capabilities, "capabilities"),
+        (Step::ParentDeath, "parent-death-signal"),
+        (Step::NoNewPrivileges, "no-new-privileges"),
+        (Step::Landlock, "landlock"),
+        (Step::Seccomp, "seccomp"),
+        (Step::Listener, "seccomp-listener"),
+        (Step::Exec, "exec"),
     ];
 
     fn name(self) -> &'static str {
-        Step::ALL.iter().find(|(step, _)| *step == self).map_or("", |(_, name)| name.trim_end_matches('\0'))
+        Step::ALL.iter().find(|(step, _)| *step == self).map_or("", |(_, name)| name)
     }
 
     /// The step of this name.
@@ -71,7 +69,6 @@ impl Step {
             Step::Namespaces => Some(Layer::NetworkNamespace),
             Step::Landlock => Some(Layer::Landlock),
             Step::Cgroup => Some(Layer::Cgroup),
-            Step::OomScore => Some(Layer::ResourceLimits),
             _ => None,
         }
     }
@@ -86,7 +83,7 @@ pub struct Plan {
     landlock: Option<OwnedFd>,
     cgroup: Option<OwnedFd>,
     filter: Vec<sock_filter>,
-    file_size: u64,
+    limits: VmmLimits,
     own_user: Option<u32>,
     namespaces: c_int,
     id_maps: Option<[(CString, String); 3]>,
@@ -97,6 +94,7 @@ pub struct Plan {
 /// A child that was forked; it may not have reached its exec yet.
 pub struct Started {
     pub pid: Pid,
+    pub pidfd: OwnedFd,
     /// Where its opens for writing arrive, if it got so far as to install the filter.
     pub listener: Option<OwnedFd>,
 }
@@ -108,9 +106,13 @@ impl Plan {
         fds: Vec<(RawFd, OwnedFd)>,
         landlock: Option<&OwnedFd>,
         cgroup: Option<&File>,
-        file_size: u64,
+        own_user: Option<u32>,
+        limits: VmmLimits,
     ) -> Result<Plan> {
         let what = || format!("cannot start {}", program.display());
+        if let Some((number, _)) = fds.iter().find(|(number, _)| !(0..ABOVE).contains(number)) {
+            return Err(Error::internal(what(), format!("descriptor {number} is out of range")));
+        }
         let c_string = |bytes: &[u8]| CString::new(bytes).map_err(|e| Error::internal(what(), e));
         let program_c = c_string(program.as_os_str().as_bytes())?;
         let mut argv = vec![program_c.clone()];
@@ -129,9 +131,10 @@ impl Plan {
                 landlock: landlock.map(high).transpose()?,
                 cgroup: cgroup.map(high).transpose()?,
                 filter: seccomp::program(),
-                file_size,
-                own_user: if root { Some(random_user()?) } else { None },
-                namespaces: libc::CLONE_NEWNET | libc::CLONE_NEWIPC | if root { 0 } else { libc::CLONE_NEWUSER },
+                limits,
+                own_user,
+                // The filter refuses all that an IPC namespace would separate.
+                namespaces: libc::CLONE_NEWNET | if root { 0 } else { libc::CLONE_NEWUSER },
                 id_maps: if root { None } else { Some(id_maps()) },
                 report: (pipe.0, high(pipe.1)?),
                 listener: (ours.into(), high(theirs)?),
@@ -156,36 +159,38 @@ impl Plan {
         let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else {
             return Err(Error::io("cannot fork", IoError::last_os_error()));
         };
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
         let (report, report_theirs) = self.report;
         let (listener_ours, listener_theirs) = self.listener;
         drop((report_theirs, listener_theirs));
-        let listener = receive_descriptor(&listener_ours);
-        Ok((File::from(report), Started { pid, listener }))
+        let listener = passing::receive(&listener_ours);
+        let pidfd = pidfd.context(|| "cannot watch a new process".into())?;
+        Ok((File::from(report), Started { pid, pidfd, listener }))
     }
 
     /// Returns only when something without which nothing goes on has failed.
     fn become_vmm(&mut self, parent: Pid, argv: &[*const libc::c_char]) -> (Step, IoError) {
-        let mandatory = |step: Step, result: IoResult<()>| result.map_err(|e| (step, e));
+        let failed = |step: Step| move |error: IoError| (step, error);
         let steps = || -> std::result::Result<(), (Step, IoError)> {
             // Terminal signals must not reach it, and it starts from default dispositions.
-            mandatory(Step::Session, reset_session())?;
-            mandatory(Step::Descriptors, self.arrange_descriptors())?;
+            reset_session().map_err(failed(Step::Session))?;
+            self.arrange_descriptors().map_err(failed(Step::Descriptors))?;
             // While there are still privileges for it: the host kills VMMs first, limits, cgroup, namespaces.
-            self.optional(Step::OomScore, write_file(c"/proc/self/oom_score_adj", b"500"));
-            mandatory(Step::Limits, self.limit())?;
+            write_file(c"/proc/self/oom_score_adj", b"500").map_err(failed(Step::OomScore))?;
+            self.limit().map_err(failed(Step::Limits))?;
             if let Some(cgroup) = &self.cgroup {
                 self.optional(Step::Cgroup, write_fd(cgroup.as_raw_fd(), b"0"));
             }
             self.optional(Step::Namespaces, self.enter_namespaces());
-            mandatory(Step::Capabilities, drop_capabilities())?;
-            mandatory(Step::User, self.change_user())?;
+            // The bounding set goes while there is the privilege for it, the others when no more is needed.
+            privileges::empty_bounding_set().map_err(failed(Step::Capabilities))?;
+            self.change_user().map_err(failed(Step::User))?;
+            privileges::drop_capabilities().map_err(failed(Step::Capabilities))?;
             // Changing the user clears it, so it comes after; and the parent may have died before it.
-            mandatory(Step::ParentDeath, die_with(parent))?;
+            die_with(parent).map_err(failed(Step::ParentDeath))?;
             // SAFETY: takes integers only.
-            mandatory(
-                Step::NoNewPrivileges,
-                check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into()).map(drop),
-            )?;
+            let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+            check(set.into()).map_err(failed(Step::NoNewPrivileges))?;
             if let Some(ruleset) = &self.landlock {
                 // SAFETY: takes a descriptor and flags.
                 let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
@@ -200,7 +205,7 @@ impl Plan {
             Ok(listener) => listener,
             Err(e) => return (Step::Seccomp, e),
         };
-        if let Err(e) = send_descriptor(self.listener.1.as_raw_fd(), listener) {
+        if let Err(e) = passing::send(self.listener.1.as_raw_fd(), listener) {
             return (Step::Listener, e);
         }
         let environment = [std::ptr::null::<libc::c_char>()];
@@ -259,9 +264,17 @@ impl Plan {
     }
 
     fn limit(&self) -> IoResult<()> {
-        for (resource, value) in
-            [(libc::RLIMIT_CORE, 0), (libc::RLIMIT_FSIZE, self.file_size), (libc::RLIMIT_NOFILE, MAX_DESCRIPTORS)]
-        {
+        // The kernel ignores a limit of 0 where a program collects core dumps, and they would hold the guest's memory.
+        const NO_CORE: u64 = 1;
+        let always = [
+            (libc::RLIMIT_CORE, NO_CORE),
+            (libc::RLIMIT_FSIZE, self.limits.file_size),
+            (libc::RLIMIT_NOFILE, MAX_DESCRIPTORS),
+            (libc::RLIMIT_MEMLOCK, 0),
+        ];
+        // It counts everything of one user, so it means something only for a user with one VMM.
+        let threads = self.own_user.map(|_| (libc::RLIMIT_NPROC, self.limits.pids));
+        for (resource, value) in always.into_iter().chain(threads) {
             let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
             // SAFETY: the structure outlives the call.
             check(unsafe { libc::setrlimit(resource, &raw const limit) }.into())?;
@@ -304,12 +317,6 @@ impl Plan {
     }
 }
 
-fn random_user() -> IoResult<u32> {
-    let mut bytes = [0; 4];
-    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
-    Ok(OWN_USERS.start + u32::from_le_bytes(bytes) % (OWN_USERS.end - OWN_USERS.start))
-}
-
 /// An ordinary user's namespaces need a user namespace in which they are themselves.
 fn id_maps() -> [(CString, String); 3] {
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
@@ -328,28 +335,15 @@ fn reset_session() -> IoResult<()> {
     // SAFETY: system calls on values of this frame.
     unsafe {
         check(libc::setsid().into())?;
+        check(libc::chdir(c"/".as_ptr()).into())?;
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
         check(libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut()).into())?;
-        // Ignored signals stay ignored across an exec, and Rust programs ignore this one.
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-    }
-    Ok(())
-}
-
-/// Empties the bounding set; the effective ones go with the change of user, or with the exec.
-fn drop_capabilities() -> IoResult<()> {
-    for capability in 0..64 as c_ulong {
-        // SAFETY: takes integers only.
-        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-        if dropped != 0 {
-            match IoError::last_os_error().raw_os_error() {
-                // Beyond the last capability that this kernel has.
-                Some(libc::EINVAL) => break,
-                // An ordinary user without a namespace of their own has none to lose.
-                Some(libc::EPERM) => break,
-                _ => return Err(IoError::last_os_error()),
-            }
+        // Ignored signals stay ignored across an exec. By number, because the C library hides two of them; what cannot be
+        // set cannot be ignored either.
+        let default = [0usize; 4];
+        for signal in 1..=64 {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<usize>(), 8);
         }
     }
     Ok(())
@@ -373,54 +367,4 @@ fn write_file(path: &std::ffi::CStr, bytes: &[u8]) -> IoResult<()> {
     // SAFETY: ours, and not used again.
     unsafe { libc::close(fd) };
     result
-}
-
-/// Room for one descriptor's control message, aligned as the kernel wants it.
-#[repr(align(8))]
-struct ControlSpace([u8; 32]);
-
-fn message<'a>(byte: &'a mut libc::iovec, space: &'a mut ControlSpace) -> libc::msghdr {
-    // SAFETY: all-zero is a valid empty header.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = byte;
-    header.msg_iovlen = 1;
-    header.msg_control = space.0.as_mut_ptr().cast();
-    // SAFETY: a pure computation.
-    header.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as usize;
-    header
-}
-
-fn send_descriptor(socket: RawFd, fd: RawFd) -> IoResult<()> {
-    let mut byte = [1u8];
-    let mut vector = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
-    let mut space = ControlSpace([0; 32]);
-    let header = message(&mut vector, &mut space);
-    // SAFETY: the header points to values of this frame, and the space holds one control message of one descriptor.
-    unsafe {
-        let control = libc::CMSG_FIRSTHDR(&raw const header);
-        (*control).cmsg_level = libc::SOL_SOCKET;
-        (*control).cmsg_type = libc::SCM_RIGHTS;
-        (*control).cmsg_len = libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize;
-        libc::CMSG_DATA(control).cast::<RawFd>().write_unaligned(fd);
-        check(libc::sendmsg(socket, &raw const header, libc::MSG_NOSIGNAL) as libc::c_long).map(drop)
-    }
-}
-
-/// `None` if the child ended before it sent one; the report says why.
-fn receive_descriptor(socket: &OwnedFd) -> Option<OwnedFd> {
-    let mut byte = [0u8];
-    let mut vector = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
-    let mut space = ControlSpace([0; 32]);
-    let mut header = message(&mut vector, &mut space);
-    // SAFETY: as above; a descriptor that arrives is new and ours.
-    unsafe {
-        if libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) < 1 {
-            return None;
-        }
-        let control = libc::CMSG_FIRSTHDR(&raw const header);
-        if control.is_null() || (*control).cmsg_type != libc::SCM_RIGHTS {
-            return None;
-        }
-        Some(OwnedFd::from_raw_fd(libc::CMSG_DATA(control).cast::<RawFd>().read_unaligned()))
-    }
 }

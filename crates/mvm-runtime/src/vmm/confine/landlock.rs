@@ -27,15 +27,15 @@ pub fn ruleset(program: &Path, readable: &[PathBuf]) -> Result<OwnedFd, String> 
     const NEWEST: ABI = ABI::V6;
     let read = AccessFs::from_read(NEWEST);
     let make = || {
-        let existing =
-            READABLE.iter().map(Path::new).chain([super::parent(program)]).chain(readable.iter().map(PathBuf::as_path));
+        // Paths that do not exist are passed over.
+        let paths = READABLE.iter().map(Path::new).chain([program]).chain(readable.iter().map(PathBuf::as_path));
         Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(NEWEST))?
             .handle_access(AccessNet::from_all(NEWEST))?
             .scope(Scope::from_all(NEWEST))?
             .create()?
-            .add_rules(path_beneath_rules(existing.filter(|path| path.exists()), read))
+            .add_rules(path_beneath_rules(paths, read))
     };
     let rules = make().map_err(|e| e.to_string())?;
     Option::<OwnedFd>::from(rules).ok_or_else(|| "this kernel has no Landlock".to_owned())

@@ -2,12 +2,15 @@
 //!
 //! The VMM gets descriptors and nothing else: no environment, no path it could open for writing, no network, no other
 //! process to signal. [`Layer`] is the one list of what is done; which of it a host may lack without the VMM being
-//! refused is said there too.
+//! refused is said there too. Needs Linux 5.14.
 
 mod broker;
 mod cgroup;
 mod child;
 mod landlock;
+mod passing;
+mod privileges;
+mod report;
 mod seccomp;
 
 use std::ffi::OsString;
@@ -18,75 +21,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use mvm_wire::ErrorCode;
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
-use serde::Serialize;
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus};
+
+pub use report::{Layer, LayerReport};
 
 use crate::error::{Error, IoContext, Result};
-
-/// A layer of confinement. The order is that of the documentation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Layer {
-    /// It holds the descriptors it was given and no others.
-    Descriptors,
-    /// Its environment is empty.
-    EmptyEnvironment,
-    /// It dies with the thread that started it.
-    DiesWithParent,
-    /// Nothing it executes can gain privileges.
-    NoNewPrivileges,
-    /// A system call filter of ours, besides QEMU's own.
-    Seccomp,
-    /// Files that other sandboxes read too cannot be opened for writing.
-    TemplateReadOnly,
-    /// No capabilities, not even ones it could get back.
-    NoCapabilities,
-    /// A user and group of its own, different for each sandbox.
-    OwnUser,
-    /// A network namespace without any interface that is up.
-    NetworkNamespace,
-    /// File system rules: what it may read is listed, nothing may be written.
-    Landlock,
-    /// Limits on file sizes, descriptors and core dumps.
-    ResourceLimits,
-    /// Limits on memory and processes by a cgroup.
-    Cgroup,
-}
-
-impl Layer {
-    /// Every layer, and whether a VMM without it is refused.
-    pub const ALL: [(Layer, bool); 12] = [
-        (Layer::Descriptors, true),
-        (Layer::EmptyEnvironment, true),
-        (Layer::DiesWithParent, true),
-        (Layer::NoNewPrivileges, true),
-        (Layer::Seccomp, true),
-        (Layer::TemplateReadOnly, true),
-        (Layer::NoCapabilities, true),
-        (Layer::OwnUser, false),
-        (Layer::NetworkNamespace, false),
-        (Layer::Landlock, false),
-        (Layer::ResourceLimits, true),
-        (Layer::Cgroup, false),
-    ];
-
-    /// Its name in reports.
-    pub fn name(self) -> String {
-        serde_json::to_value(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
-    }
-}
-
-/// Whether a layer applies to one VMM.
-#[derive(Debug, Clone, Serialize)]
-pub struct LayerReport {
-    /// The layer.
-    pub layer: Layer,
-    /// Whether it applies.
-    pub applied: bool,
-    /// Why it does not.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub missing: String,
-}
 
 /// A file that the VMM insists on opening by name for writing. The open is answered with our descriptor, whatever was
 /// asked for: QEMU before 8.2 opens private copy-on-write memory read-write, and gets a read-only descriptor that serves.
@@ -105,7 +44,7 @@ pub struct VmmLimits {
     pub file_size: u64,
     /// Its memory, in bytes, where a cgroup can be had.
     pub memory: u64,
-    /// Its threads, where a cgroup can be had.
+    /// Its threads, where a cgroup or a user of its own can be had.
     pub pids: u64,
 }
 
@@ -116,7 +55,8 @@ pub struct VmmCommand {
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// Its descriptors: the number it sees (3 or more), and what is there.
+    /// Its descriptors: the number it sees (3 to 199), and what is there. Standard input and output are `/dev/null`,
+    /// standard error is kept for [`VmmProcess::stderr_tail`].
     pub fds: Vec<(RawFd, OwnedFd)>,
     /// Opens for writing that are answered by us.
     pub opens: Vec<BrokeredOpen>,
@@ -140,84 +80,58 @@ pub struct VmmProcess {
 /// Starts a VMM. The calling thread must live as long as the VMM: the kernel kills the VMM when that thread ends.
 pub fn spawn(command: VmmCommand) -> Result<VmmProcess> {
     let what = || format!("cannot start {}", command.program.display());
+    let mut missing: Vec<(Layer, String)> = Vec::new();
     let landlock = landlock::ruleset(&command.program, &command.readable);
-    let (leaf, cgroup_missing) = match cgroup::Leaf::create(command.limits.memory, command.limits.pids) {
-        Ok(leaf) => (Some(leaf), String::new()),
-        Err(why) => (None, why),
-    };
-    let (stderr_ours, stderr_theirs) = std::io::pipe().context(what)?;
+    let landlock = landlock.map_err(|why| missing.push((Layer::Landlock, why))).ok();
+    let cgroup = cgroup::Leaf::create(command.limits.memory, command.limits.pids);
+    let cgroup = cgroup.map_err(|why| missing.push((Layer::Cgroup, why))).ok();
+    let own_user = privileges::own_user().map_err(|why| missing.push((Layer::OwnUser, why))).ok();
+    let (stderr_ours, stderr_theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(what)?;
     let mut fds = command.fds;
-    fds.push((2, stderr_theirs.into()));
+    fds.push((2, stderr_theirs));
     let plan = child::Plan::new(
         &command.program,
         &command.args,
         fds,
-        landlock.as_ref().ok(),
-        leaf.as_ref().map(|leaf| leaf.procs()),
-        command.limits.file_size,
+        landlock.as_ref(),
+        cgroup.as_ref().map(|leaf| leaf.procs()),
+        own_user,
+        command.limits,
     )?;
-    let (mut report, started) = plan.start()?;
-    let pid = started.pid;
-    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context(what)?;
+    let (report, started) = plan.start()?;
     let mut process = VmmProcess {
-        pid,
-        pidfd,
+        pid: started.pid,
+        pidfd: started.pidfd,
         ended: None,
         layers: Vec::new(),
-        stderr: keep_tail(File::from(OwnedFd::from(stderr_ours))),
-        _cgroup: leaf,
+        stderr: keep_tail(File::from(stderr_ours)).context(what)?,
+        _cgroup: cgroup,
     };
     if let Some(listener) = started.listener {
-        broker::serve(listener, command.opens);
+        broker::admit_exec(&listener);
+        broker::serve(listener, command.opens).context(what)?;
     }
-    // The pipe closes when the exec succeeds; until then the child tells which layers it could not apply.
+    missing.extend(failed_steps(report, &command.program)?);
+    process.layers = report::reports(&missing)?;
+    Ok(process)
+}
+
+/// Reads what the child could not do until its exec closes the pipe. An error if that keeps it from starting.
+fn failed_steps(mut report: File, program: &Path) -> Result<Vec<(Layer, String)>> {
+    let what = || format!("cannot start {}", program.display());
     let mut text = String::new();
     report.read_to_string(&mut text).context(what)?;
-    let mut missing: Vec<(Layer, String)> = Vec::new();
+    let mut missing = Vec::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();
         let (Some(step), Some(errno)) = (words.next(), words.next().and_then(|n| n.parse().ok())) else { continue };
         let why = std::io::Error::from_raw_os_error(errno).to_string();
         match child::Step::from_name(step).and_then(child::Step::layer) {
             Some(layer) => missing.push((layer, why)),
-            None => {
-                return Err(Error::new(
-                    ErrorCode::BackendUnsupported,
-                    format!("cannot start {}", command.program.display()),
-                    format!("{step}: {why}"),
-                ));
-            }
+            None => return Err(Error::new(ErrorCode::BackendUnsupported, what(), format!("{step}: {why}"))),
         }
     }
-    if let Err(why) = landlock {
-        missing.push((Layer::Landlock, why));
-    }
-    if !cgroup_missing.is_empty() {
-        missing.push((Layer::Cgroup, cgroup_missing));
-    }
-    if !rustix::process::geteuid().is_root() {
-        missing.push((Layer::OwnUser, "only root can give it another user; it runs as yours".into()));
-    }
-    process.layers = reports(&missing)?;
-    Ok(process)
-}
-
-/// Every layer's report; an error if a mandatory one is missing.
-fn reports(missing: &[(Layer, String)]) -> Result<Vec<LayerReport>> {
-    let mut reports = Vec::new();
-    for (layer, mandatory) in Layer::ALL {
-        let why = missing.iter().find(|(missing, _)| *missing == layer).map(|(_, why)| why.clone());
-        if let (true, Some(why)) = (mandatory, &why) {
-            return Err(Error::new(
-                ErrorCode::BackendUnsupported,
-                format!("cannot confine QEMU: the layer {} is missing", layer.name()),
-                why,
-            )
-            .hint("mvmctl doctor"));
-        }
-        reports.push(LayerReport { layer, applied: why.is_none(), missing: why.unwrap_or_default() });
-    }
-    Ok(reports)
+    Ok(missing)
 }
 
 /// What applies on this host, tried with a program that does nothing.
@@ -292,11 +206,11 @@ fn describe(status: &WaitIdStatus) -> String {
 }
 
 /// Reads what the VMM says for as long as it lives and keeps its end.
-fn keep_tail(mut pipe: File) -> Arc<Mutex<Vec<u8>>> {
+fn keep_tail(mut pipe: File) -> std::io::Result<Arc<Mutex<Vec<u8>>>> {
     const KEEP: usize = 4096;
     let tail = Arc::new(Mutex::new(Vec::new()));
     let keep = tail.clone();
-    std::thread::spawn(move || {
+    std::thread::Builder::new().name("vmm-stderr".into()).spawn(move || {
         let mut chunk = [0; 1024];
         while let Ok(len @ 1..) = pipe.read(&mut chunk) {
             if let Ok(mut tail) = keep.lock() {
@@ -305,13 +219,15 @@ fn keep_tail(mut pipe: File) -> Arc<Mutex<Vec<u8>>> {
                 tail.drain(..excess);
             }
         }
-    });
-    tail
+    })?;
+    Ok(tail)
 }
+
+/// Numbers from here on are ours until the exec; the VMM's lie below.
+const ABOVE: RawFd = 200;
 
 /// Moves a descriptor out of the way of the numbers that the VMM sees.
 fn high(fd: impl AsFd) -> std::io::Result<OwnedFd> {
-    const ABOVE: RawFd = 200;
     // SAFETY: F_DUPFD_CLOEXEC takes an integer and returns a new descriptor, which nobody else owns.
     let copy = unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, ABOVE) };
     if copy < 0 { Err(std::io::Error::last_os_error()) } else { Ok(unsafe_own(copy)) }
@@ -320,9 +236,4 @@ fn high(fd: impl AsFd) -> std::io::Result<OwnedFd> {
 fn unsafe_own(fd: RawFd) -> OwnedFd {
     // SAFETY: callers pass a descriptor that a system call has just returned to them.
     unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-/// The directory of a program, for rules that name directories.
-fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(path)
 }

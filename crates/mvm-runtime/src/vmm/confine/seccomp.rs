@@ -2,7 +2,8 @@
 //! carry the process's own id, which the libraries for this cannot.
 //!
 //! It lists what is refused rather than what is allowed, so that another QEMU version or C library is not broken by a
-//! harmless call; QEMU's own filter (`-sandbox`) lies on top and forbids fork and exec once it has started.
+//! harmless call; QEMU's own filter (`-sandbox`) lies on top. No fork passes, and no exec but the one that the listener
+//! lets through.
 
 use libc::{
     BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO,
@@ -39,10 +40,30 @@ const REFUSED: &[c_long] = &[
     libc::SYS_process_madvise,
     libc::SYS_kcmp,
     libc::SYS_tkill,
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_execveat,
+    libc::SYS_setpriority,
+    libc::SYS_ioprio_set,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
     libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
     libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
     libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
     libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
     // The file system, apart from the descriptors it holds.
     libc::SYS_creat,
     libc::SYS_mknod,
@@ -91,9 +112,13 @@ const REFUSED: &[c_long] = &[
     libc::SYS_fspick,
     libc::SYS_mount_setattr,
     libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
     libc::SYS_swapon,
     libc::SYS_swapoff,
     libc::SYS_fanotify_init,
+    // Watching needs no right to open, so no other rule stops it.
+    libc::SYS_inotify_init,
+    libc::SYS_inotify_init1,
     // The kernel's larger doors.
     libc::SYS_unshare,
     libc::SYS_setns,
@@ -127,9 +152,27 @@ const REFUSED: &[c_long] = &[
 ];
 /// Answered as if the kernel did not know them, so that the C library falls back to calls whose arguments can be seen.
 const UNKNOWN: &[c_long] = &[libc::SYS_openat2, libc::SYS_clone3];
-/// Allowed towards itself only: the first argument must be its own id.
-const SELF_ONLY: &[c_long] =
-    &[libc::SYS_kill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo];
+/// From here on (`fchmodat2`) calls are answered like that too: among what kernels will add may be another way to change
+/// a file, and what a C library tries first it can do without.
+const NEWER: u32 = 452;
+/// Allowed with one value of one argument: signals and limits for itself, and asking which personality it has.
+const ONLY: &[(c_long, u32, u32)] = &[
+    (libc::SYS_tgkill, 0, OWN_PID),
+    (libc::SYS_kill, 0, OWN_PID),
+    (libc::SYS_rt_sigqueueinfo, 0, OWN_PID),
+    (libc::SYS_rt_tgsigqueueinfo, 0, OWN_PID),
+    (libc::SYS_prlimit64, 0, 0),
+    (libc::SYS_personality, 0, 0xffff_ffff),
+];
+/// Refused with these values of one argument: having the kernel send a signal of its choice to another process, typing
+/// on a terminal, outliving us.
+const NEVER: &[(c_long, u32, &[u32])] = &[
+    (libc::SYS_ioctl, 1, &[0x8901, 0x8902, libc::TIOCSTI as u32, libc::TIOCSCTTY as u32, libc::TIOCLINUX as u32]),
+    (libc::SYS_fcntl, 1, &[libc::F_SETOWN as u32, F_SETSIG, F_SETOWN_EX]),
+    (libc::SYS_prctl, 0, &[libc::PR_SET_PDEATHSIG as u32]),
+];
+const F_SETSIG: u32 = 10;
+const F_SETOWN_EX: u32 = 15;
 
 /// Flags of an open that could change a file.
 const WRITES: u32 = (libc::O_WRONLY
@@ -147,7 +190,12 @@ const NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWNET) as u32;
 
 /// The program. [`own_pid`] must be applied before it is loaded.
+///
+/// When it is loaded the kernel runs it for every call number, to remember which calls pass whatever their arguments; so
+/// the long list is left in chunks. The others go through the program each time and therefore come first.
 pub fn program() -> Vec<sock_filter> {
+    let (allow, refuse, ask) = (ret(SECCOMP_RET_ALLOW), ret(errno(libc::EPERM)), ret(SECCOMP_RET_USER_NOTIF));
+    let unknown = ret(errno(libc::ENOSYS));
     let mut code = vec![
         load(ARCH),
         jump(BPF_JEQ, AUDIT_ARCH_X86_64, 1, 0),
@@ -155,48 +203,46 @@ pub fn program() -> Vec<sock_filter> {
         load(NR),
         jump(BPF_JGE, X32_BIT, 0, 1),
         ret(SECCOMP_RET_KILL_PROCESS),
+        jump(BPF_JGE, NEWER, 0, 1),
+        unknown,
     ];
-    for nr in REFUSED {
-        code.extend([unless_equal(*nr as u32, 1), ret(errno(libc::EPERM))]);
+    let mut judge = |nr: c_long, verdict: &[sock_filter]| {
+        code.push(jump(BPF_JEQ, nr as u32, 0, verdict.len() as u8));
+        code.extend(verdict);
+    };
+    for (nr, argument, values) in NEVER {
+        judge(*nr, &[&[load(ARGS + 8 * argument)][..], &refuse_any(values)].concat());
     }
+    for (nr, argument, value) in ONLY {
+        judge(*nr, &[load(ARGS + 8 * argument), jump(BPF_JEQ, *value, 0, 1), allow, refuse]);
+    }
+    for (nr, flags) in [(libc::SYS_openat, 2), (libc::SYS_open, 1)] {
+        judge(nr, &[load(ARGS + 8 * flags), jump(BPF_JSET, WRITES, 0, 1), ask, allow]);
+    }
+    // Threads only.
+    let (namespaces, thread) = (jump(BPF_JSET, NAMESPACES, 1, 0), jump(BPF_JSET, libc::CLONE_THREAD as u32, 1, 0));
+    judge(libc::SYS_clone, &[load(ARGS), namespaces, thread, refuse, allow]);
+    judge(libc::SYS_execve, &[ask]);
     for nr in UNKNOWN {
-        code.extend([unless_equal(*nr as u32, 1), ret(errno(libc::ENOSYS))]);
+        judge(*nr, &[unknown]);
     }
-    for nr in SELF_ONLY {
-        code.extend([
-            unless_equal(*nr as u32, 4),
-            load(ARGS),
-            jump(BPF_JEQ, OWN_PID, 0, 1),
-            ret(SECCOMP_RET_ALLOW),
-            ret(errno(libc::EPERM)),
-        ]);
+    let mut refused: Vec<u32> = REFUSED.iter().map(|nr| *nr as u32).collect();
+    refused.sort_unstable();
+    let mut rest = refused.chunks(16).peekable();
+    while let Some(chunk) = rest.next() {
+        let tests = refuse_any(chunk);
+        if let Some(next) = rest.peek() {
+            code.push(jump(BPF_JGE, next[0], tests.len() as u8, 0));
+        }
+        code.extend(tests);
     }
-    // Limits of others.
-    code.extend([
-        unless_equal(libc::SYS_prlimit64 as u32, 4),
-        load(ARGS),
-        jump(BPF_JEQ, 0, 0, 1),
-        ret(SECCOMP_RET_ALLOW),
-        ret(errno(libc::EPERM)),
-    ]);
-    code.extend([
-        unless_equal(libc::SYS_clone as u32, 4),
-        load(ARGS),
-        jump(BPF_JSET, NAMESPACES, 0, 1),
-        ret(errno(libc::EPERM)),
-        ret(SECCOMP_RET_ALLOW),
-    ]);
-    for (nr, flags) in [(libc::SYS_open, 1), (libc::SYS_openat, 2)] {
-        code.extend([
-            unless_equal(nr as u32, 4),
-            load(ARGS + 8 * flags),
-            jump(BPF_JSET, WRITES, 0, 1),
-            ret(SECCOMP_RET_USER_NOTIF),
-            ret(SECCOMP_RET_ALLOW),
-        ]);
-    }
-    code.push(ret(SECCOMP_RET_ALLOW));
     code
+}
+
+/// Refuses if the loaded value is one of these, otherwise allows. A jump reaches no further than 255 of them.
+fn refuse_any(values: &[u32]) -> Vec<sock_filter> {
+    let tests = values.iter().zip((0..=values.len() as u8).rev()).map(|(value, to)| jump(BPF_JEQ, *value, to, 0));
+    tests.chain([ret(SECCOMP_RET_ALLOW), ret(errno(libc::EPERM))]).collect()
 }
 
 /// Puts the process's own id where the program needs it. Allocates nothing: it runs between fork and exec.
@@ -214,11 +260,6 @@ fn load(offset: u32) -> sock_filter {
 
 fn jump(test: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code: (BPF_JMP | test | BPF_K) as u16, jt, jf, k }
-}
-
-/// Skips `skip` instructions unless the loaded value is `k`.
-fn unless_equal(k: u32, skip: u8) -> sock_filter {
-    jump(BPF_JEQ, k, 0, skip)
 }
 
 fn ret(action: u32) -> sock_filter {
@@ -272,12 +313,43 @@ mod tests {
         assert_eq!(ours(libc::SYS_kill, [1, 9, 0]), errno(libc::EPERM));
         assert_eq!(ours(libc::SYS_prlimit64, [0; 3]), SECCOMP_RET_ALLOW);
         assert_eq!(ours(libc::SYS_prlimit64, [7, 0, 0]), errno(libc::EPERM));
-        assert_eq!(ours(libc::SYS_clone, [libc::CLONE_VM as u32, 0, 0]), SECCOMP_RET_ALLOW);
-        assert_eq!(ours(libc::SYS_clone, [libc::CLONE_NEWNET as u32, 0, 0]), errno(libc::EPERM));
+        let thread = (libc::CLONE_VM | libc::CLONE_THREAD) as u32;
+        assert_eq!(ours(libc::SYS_clone, [thread, 0, 0]), SECCOMP_RET_ALLOW);
+        assert_eq!(ours(libc::SYS_clone, [libc::CLONE_VM as u32, 0, 0]), errno(libc::EPERM));
+        assert_eq!(ours(libc::SYS_clone, [thread | libc::CLONE_NEWNET as u32, 0, 0]), errno(libc::EPERM));
+        assert_eq!(ours(libc::SYS_execve, [0; 3]), SECCOMP_RET_USER_NOTIF);
+        assert_eq!(ours(libc::SYS_fork, [0; 3]), errno(libc::EPERM));
         assert_eq!(ours(libc::SYS_openat, [0, 0, libc::O_CLOEXEC as u32]), SECCOMP_RET_ALLOW);
         assert_eq!(ours(libc::SYS_openat, [0, 0, libc::O_RDWR as u32]), SECCOMP_RET_USER_NOTIF);
         assert_eq!(ours(libc::SYS_open, [0, libc::O_TMPFILE as u32, 0]), SECCOMP_RET_USER_NOTIF);
         assert_eq!(ours(libc::SYS_openat, [0, 0, libc::O_DIRECTORY as u32]), SECCOMP_RET_ALLOW);
+    }
+
+    #[test]
+    fn every_listed_call_is_refused() {
+        for nr in REFUSED {
+            assert_eq!(verdict(*nr, AUDIT_ARCH_X86_64, [0; 3]), errno(libc::EPERM), "{nr}");
+        }
+        for nr in UNKNOWN {
+            assert_eq!(verdict(*nr, AUDIT_ARCH_X86_64, [0; 3]), errno(libc::ENOSYS), "{nr}");
+        }
+    }
+
+    #[test]
+    fn single_arguments_are_judged() {
+        let ours = |nr, args| verdict(nr, AUDIT_ARCH_X86_64, args);
+        for (nr, argument, values) in NEVER {
+            for value in *values {
+                let mut args = [0; 3];
+                args[*argument as usize] = *value;
+                assert_eq!(ours(*nr, args), errno(libc::EPERM), "{nr} {value:#x}");
+            }
+            assert_eq!(ours(*nr, [3; 3]), SECCOMP_RET_ALLOW, "{nr}");
+        }
+        assert_eq!(ours(libc::SYS_personality, [u32::MAX, 0, 0]), SECCOMP_RET_ALLOW);
+        assert_eq!(ours(libc::SYS_personality, [0; 3]), errno(libc::EPERM));
+        assert_eq!(ours(libc::SYS_fchmodat2, [0; 3]), errno(libc::ENOSYS));
+        assert_eq!(ours(libc::SYS_fchmodat2 + 100, [0; 3]), errno(libc::ENOSYS));
     }
 
     #[test]
