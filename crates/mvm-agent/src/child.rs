@@ -101,7 +101,7 @@ pub struct Spare {
 
 /// Bears a child inside `cgroup`.
 pub fn bear(cgroup: &Cgroup) -> Result<Spare> {
-    let pipe = || std::io::pipe().map(|(reader, writer)| (OwnedFd::from(reader), OwnedFd::from(writer)));
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let (their_input, input) = pipe()?;
     let (output, their_output) = pipe()?;
     let (errors, their_errors) = pipe()?;

@@ -123,10 +123,10 @@ async fn handle(machine: &Machine, mut stream: Stream) -> Result<()> {
 async fn admit_machine(machine: &Machine, request: &mvm_wire::guest::Admit) -> Reply {
     match machine.identity.admit(request) {
         Ok(admitted) => {
-            if machine.frozen.replace(false)
-                && let Err(e) = cgroup::freeze_all(false).await
-            {
-                return other(&e);
+            if machine.frozen.replace(false) {
+                if let Err(e) = cgroup::freeze_all(false).await {
+                    return other(&e);
+                }
             }
             machine.admitted.set(true);
             Reply::Admitted(admitted)

@@ -81,11 +81,9 @@ impl Host {
         let boot_id = boot_id();
         let qemu_path = find_qemu()?;
         let identity = identity(&qemu_path)?;
-        if let Some(host) = &known
-            && host.boot_id == boot_id
-            && host.qemu.path == qemu_path
-            && host.qemu.identity == identity
-        {
+        let current =
+            |host: &&Host| host.boot_id == boot_id && host.qemu.path == qemu_path && host.qemu.identity == identity;
+        if let Some(host) = known.as_ref().filter(current) {
             return Ok(host.clone());
         }
         let same_boot = known.filter(|host| host.boot_id == boot_id);

@@ -23,6 +23,8 @@ use crate::{sandbox, vmm};
 
 /// How long a restored clone may take to answer. It takes about 20 ms on an idle host.
 const CLONE_LIMIT: Duration = Duration::from_secs(30);
+/// How long the guest may take to start a command.
+const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long the guest may take to report a command that was killed, before its machine goes.
 const KILL_LIMIT: Duration = Duration::from_secs(3);
 
@@ -228,8 +230,15 @@ pub async fn attend(
     control: &mut mpsc::Receiver<Control>,
     streams: &mut impl Streams,
 ) -> Result<Attended> {
-    let mut channel = guest.exec(exec).await?;
-    let job = match channel.reply().await? {
+    let start = async {
+        let mut channel = guest.exec(exec).await?;
+        let reply = channel.reply().await?;
+        Ok((channel, reply))
+    };
+    let (channel, reply) = tokio::time::timeout(START_LIMIT, start)
+        .await
+        .unwrap_or_else(|_| Err(vmm::guest::broken("start the command", "the guest did not answer within 30 s")))?;
+    let job = match reply {
         Reply::Started { job } => job,
         Reply::Failed(failure) => return refused(failure),
         other => return Err(vmm::guest::broken("start the command", format!("the guest answered {other:?}"))),
@@ -238,33 +247,33 @@ pub async fn attend(
     let feeding = send_input(input, feed);
     let commanding = obey(guest, job, control);
     let output = collect(&mut frames, streams);
-    tokio::pin!(feeding, commanding, output);
+    tokio::pin!(output);
     let deadline = async {
         match timeout {
             Some(limit) => tokio::time::sleep(limit).await,
             None => std::future::pending().await,
         }
     };
-    tokio::pin!(deadline);
-    let mut timed_out = false;
-    let exited = loop {
-        tokio::select! {
-            biased;
-            exited = &mut output => break exited?,
-            () = &mut deadline, if !timed_out => {
-                timed_out = true;
-                guest.call(&Request::Signal(Signal { job, number: 9 })).await?;
-                break match tokio::time::timeout(KILL_LIMIT, &mut output).await {
-                    Ok(exited) => exited?,
-                    // It goes with its machine; what it wrote is kept.
-                    Err(_) => Exited { status: Status::Signal(9), oom_killed: false },
-                };
-            }
-            result = &mut commanding => match result? {},
-            never = &mut feeding => match never {},
-        }
+    let ended = tokio::select! {
+        biased;
+        exited = &mut output => Some(exited?),
+        () = deadline => None,
+        result = commanding => match result? {},
+        never = feeding => match never {},
     };
-    Ok(Attended { outcome: Ok(exited), timed_out })
+    if let Some(exited) = ended {
+        return Ok(Attended { outcome: Ok(exited), timed_out: false });
+    }
+    let killed = async {
+        guest.call(&Request::Signal(Signal { job, number: 9 })).await?;
+        output.await
+    };
+    let exited = match tokio::time::timeout(KILL_LIMIT, killed).await {
+        Ok(exited) => exited?,
+        // It goes with its machine; what it wrote is kept.
+        Err(_) => Exited { status: Status::Signal(9), oom_killed: false },
+    };
+    Ok(Attended { outcome: Ok(exited), timed_out: true })
 }
 
 fn refused(failure: Failure) -> Result<Attended> {

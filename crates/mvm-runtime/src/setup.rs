@@ -42,10 +42,9 @@ pub struct Ready {
 pub async fn ready(home: &Home, image: &str, progress: &dyn Progress) -> Result<Ready> {
     image::validate_name(image)?;
     let host = Host::load(home)?;
-    if let (Some(kernel), Some(found)) = (kernel::installed(home)?, image::lookup(home, image)?)
-        && host.kvm != Kvm::Untried
-    {
-        return Ok(Ready { host, kernel, image: found });
+    match (kernel::installed(home)?, image::lookup(home, image)?) {
+        (Some(kernel), Some(found)) if host.kvm != Kvm::Untried => return Ok(Ready { host, kernel, image: found }),
+        _ => {}
     }
     if !image::BUILTIN.contains(&image) && image::lookup(home, image)?.is_none() {
         return Err(image::unknown(home, image));

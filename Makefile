@@ -1,0 +1,39 @@
+# The two commands of the README, and what people who work on mvm run.
+
+CARGO ?= cargo
+MVMCTL := target/release/mvmctl
+
+.PHONY: demo test deps build lint fmt bench boots clean
+
+## Installs what is missing, builds, sets up, and says hello from inside a microVM.
+demo: build
+	$(MVMCTL) setup
+	$(MVMCTL) run -- python3 -c 'import platform; print("hello from", platform.node(), platform.release())'
+
+## Installs what is missing and runs every test, in real machines.
+test: deps lint
+	$(CARGO) test --workspace --locked
+
+deps:
+	@scripts/install-deps.sh
+
+build: deps
+	$(CARGO) build --release --locked
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+
+fmt:
+	$(CARGO) fmt --all
+
+## Measures this machine and writes the figures into docs/performance.md.
+bench: build
+	$(MVMCTL) bench --markdown docs/performance.md
+
+## Boots 100 guests afresh and counts the failures: make boots BOOTS=100 MVM_QEMU=/path/to/qemu-system-x86_64
+boots: build
+	scripts/boot-check.sh $(or $(BOOTS),100)
+
+clean:
+	$(CARGO) clean
