@@ -135,7 +135,11 @@ impl Tool {
         if !status.success() {
             let why =
                 if last.is_empty() { status.to_string() } else { format!("{status}: {}", last.join(" | ").trim()) };
-            return Err(Error::new(ErrorCode::Internal, format!("{} failed", self.name), why));
+            let what = format!("{} failed", self.name);
+            if why.contains("No space left on device") {
+                return Err(Error { why, ..Error::io(what, std::io::Error::from_raw_os_error(libc::ENOSPC)) });
+            }
+            return Err(Error::new(ErrorCode::Internal, what, why));
         }
         Ok(Printed(printed))
     }

@@ -176,7 +176,8 @@ impl Machine {
         }
         let last_words = self.process.stderr_tail();
         if !last_words.trim().is_empty() {
-            error.why = format!("{}; QEMU says: {}", error.why, crate::text::harmless(last_words.trim()));
+            error.why =
+                format!("{}; QEMU says: {}", error.why, crate::text::harmless(last_words.trim()).replace('\n', " | "));
         }
         let console = self.console_tail();
         let tail: Vec<&str> = console.lines().rev().filter(|l| !l.trim().is_empty()).take(3).collect();

@@ -114,7 +114,8 @@ impl Line<'_> {
             add("-add-fd", format!("fd={},set={index}", FIRST_DISK_FD + index as i32));
             add("-blockdev", disk_node(index, index + 1 == self.disks).to_string());
         }
-        add("-device", format!("virtio-blk-device,drive=disk{}", self.disks - 1));
+        // A full host disk is an error for the guest to see. By default QEMU would stop the machine and wait.
+        add("-device", format!("virtio-blk-device,drive=disk{},werror=report,rerror=report", self.disks - 1));
         match &self.start {
             Start::Boot(cmdline) => {
                 add("-kernel", format!("/proc/self/fd/{KERNEL_FD}"));
