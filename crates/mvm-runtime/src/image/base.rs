@@ -151,4 +151,25 @@ mod tests {
         assert!(!is_static(&fs::read("/bin/sh").unwrap()));
         assert!(is_static(crate::agent::PROGRAM));
     }
+
+    #[test]
+    fn the_hosts_busybox_becomes_an_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = || archive(dir.path(), &crate::progress::Silent).unwrap();
+        let (first, second) = (crate::image::digest(&make()).unwrap(), crate::image::digest(&make()).unwrap());
+        assert_eq!(first, second);
+        // Unpacked and run: the shell, an applet behind a link, the user.
+        let root = dir.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let mut tar = tar::Archive::new(File::open(dir.path().join("base.tar")).unwrap());
+        tar.unpack(&root).unwrap();
+        assert_eq!(fs::read_link(root.join("bin/ls")).unwrap(), Path::new("/bin/busybox"));
+        assert!(fs::read_to_string(root.join("etc/passwd")).unwrap().contains("user:x:1000:1000::/home/user:"));
+        let printed = Tool::new("sh")
+            .unwrap()
+            .args(["-c", "exec \"$0\" sh -c 'echo works'"])
+            .arg(root.join("bin/busybox"))
+            .run(|_| {});
+        assert_eq!(printed.unwrap().0, "works\n");
+    }
 }

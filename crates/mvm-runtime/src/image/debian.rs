@@ -2,17 +2,24 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+
+use mvm_wire::ErrorCode;
 
 use super::base::USER;
 use super::{ImageConfig, ImageSource};
-use crate::error::Result;
+use crate::error::{IoContext, Result};
 use crate::progress::Progress;
-use crate::tool::Tool;
+use crate::tool::{self, Tool};
 
 /// What is in it besides Debian's essential packages (bash and coreutils among those).
 const INCLUDE: &str = "python3,ca-certificates";
+/// What Debian's archive is checked with. Debian always has it, others may not.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Used where the host is no Debian.
 const DEFAULT_SUITE: &str = "bookworm";
+/// Longer than a slow line needs for 60 MB and a slow disk for 150.
+const LIMIT: Duration = Duration::from_secs(3600);
 /// Left out: nobody reads them in a sandbox.
 const EXCLUDE: [&str; 5] =
     ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*"];
@@ -24,12 +31,15 @@ pub fn archive(dir: &Path, progress: &dyn Progress) -> Result<ImageSource> {
     progress.step(&format!("image debian: building {suite} with mmdebstrap"));
     let tar = dir.join("debian.tar");
     let (user, uid) = USER;
-    let mut tool = Tool::new("mmdebstrap")?
+    let scratch = dir.join("mmdebstrap");
+    let mut tool = mmdebstrap(&scratch)?
         .args([
             "--variant=minbase",
             "--format=tar",
             "--aptopt=Acquire::Languages \"none\"",
             "--aptopt=APT::Install-Recommends \"false\"",
+            // Otherwise who owns apt's directories, and with it the digest, depends on who builds.
+            "--aptopt=APT::Sandbox::User \"root\"",
         ])
         .arg(format!("--include={INCLUDE}"))
         .env("SOURCE_DATE_EPOCH", "0");
@@ -44,12 +54,17 @@ pub fn archive(dir: &Path, progress: &dyn Progress) -> Result<ImageSource> {
     for hook in hooks {
         tool = tool.arg(format!("--customize-hook={hook}"));
     }
-    let result = tool.arg(suite).arg(&tar).run(|line| progress.detail(line.trim_start_matches("I: ")));
+    let result = tool.limit(LIMIT).arg(suite).arg(&tar).run(|line| progress.detail(line.trim_start_matches("I: ")));
     result.map_err(|mut error| {
         error.what = "cannot build the image debian (mmdebstrap failed)".into();
-        error.hint(
-            "check the network and `mvmctl doctor`; the image base needs no network: mvmctl run --image base -- ...",
-        )
+        if error.code == ErrorCode::ResourceExhausted {
+            return error;
+        }
+        error.hint(if Path::new(KEYRING).exists() {
+            "check the network and `mvmctl doctor`; the image base needs no network: mvmctl run --image base -- ..."
+        } else {
+            "apt-get install debian-archive-keyring"
+        })
     })?;
     let python = |code: &str| vec!["python3".to_owned(), "-c".to_owned(), code.to_owned()];
     let config = ImageConfig {
@@ -63,6 +78,27 @@ pub fn archive(dir: &Path, progress: &dyn Progress) -> Result<ImageSource> {
         ..ImageConfig::default()
     };
     Ok(ImageSource { name: "debian".into(), tar, config })
+}
+
+/// The call of mmdebstrap, up to its options.
+///
+/// Run by root it mounts `/proc`, `/sys` and the host's `/dev/shm` inside the tree it builds, and when it is killed they
+/// stay mounted there, for whoever removes the tree to empty (measured). So root runs it where mounts are nobody else's
+/// and vanish with the last process, and where the end of the first process is the end of all. Who may not make such a
+/// place may not mount either. An ordinary user's mmdebstrap makes one itself, and tidies up when it is asked to end.
+fn mmdebstrap(scratch: &Path) -> Result<Tool> {
+    const APART: [&str; 6] = ["--mount", "--propagation", "private", "--pid", "--kill-child", "--mount-proc"];
+    let program = tool::find("mmdebstrap")?;
+    if !rustix::process::geteuid().is_root() {
+        return Tool::gentle("mmdebstrap");
+    }
+    let apart = Tool::new("unshare")?.args(APART);
+    if apart.arg("--").arg(tool::find("true")?).run(|_| {}).is_err() {
+        return Tool::gentle("mmdebstrap");
+    }
+    // Without the mounts the tree is plain files, which go when the staging directory goes.
+    fs::create_dir(scratch).context(|| format!("cannot create {}", scratch.display()))?;
+    Ok(Tool::new("unshare")?.args(APART).arg("--").arg(program).env("TMPDIR", scratch))
 }
 
 /// The host's own release if it is a Debian, whose keys and mirrors the host then has.

@@ -8,6 +8,7 @@ mod debian;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use mvm_wire::ErrorCode;
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,9 @@ pub struct Image {
     pub disk: PathBuf,
     /// Size of that disk, and the least that a machine's disk can have.
     pub disk_bytes: u64,
+    /// When it was built, in seconds since 1970.
+    #[serde(default)]
+    pub built_at: u64,
     stamp: FileStamp,
 }
 
@@ -72,6 +76,12 @@ impl Image {
     pub fn open_disk(&self) -> Result<File> {
         self.stamp.check(&self.disk).map_err(|why| damaged(&self.name, why))?;
         File::open(&self.disk).context(|| format!("cannot open {}", self.disk.display()))
+    }
+
+    /// SHA-256 of the disk, in hex. Two builds of one archive have the same digest and different disks: the guest's
+    /// kernel stamps what it writes. Whatever lies on top of a disk belongs to this disk and no other.
+    pub fn disk_sha256(&self) -> &str {
+        &self.stamp.sha256
     }
 
     /// Every byte of the disk.
@@ -102,6 +112,7 @@ pub fn validate_name(name: &str) -> Result<()> {
 
 /// The image of this name, if it was built and its disk is as it was left.
 pub fn lookup(home: &Home, name: &str) -> Result<Option<Image>> {
+    validate_name(name)?;
     let found: Option<Image> = read_json(&pointer(home, name));
     Ok(found.filter(|image| image.stamp.check(&image.disk).is_ok()))
 }
@@ -156,19 +167,29 @@ pub fn record(home: &Home, staging: Staging, source: ImageSource, digest: String
         config: source.config,
         disk: dir.join(DISK),
         disk_bytes,
+        built_at: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         stamp: FileStamp::of(&staging.path().join(DISK))?,
     };
     let text = serde_json::to_vec_pretty(&image).map_err(|e| Error::internal("cannot encode the image's record", e))?;
     fs::write(staging.path().join(RECORD), &text).context(|| "cannot write the image's record".into())?;
     staging.commit(&dir)?;
-    let previous: Option<Image> = read_json(&pointer(home, &image.name));
     write_atomically(&pointer(home, &image.name), &text)?;
-    if let Some(old) =
-        previous.and_then(|old| old.disk.parent().map(Path::to_owned)).filter(|old| old.starts_with(home.images()))
-    {
-        let _ = fs::remove_dir_all(old);
-    }
+    remove_unnamed(home);
     Ok(image)
+}
+
+/// Removes the directories that no name points to: what was there before, and what a crash left before it had a name.
+/// The caller is the only one that builds. Machines that have an old disk open keep it.
+fn remove_unnamed(home: &Home) {
+    let named: Vec<PathBuf> =
+        list(home).into_iter().filter_map(|image| Some(image.disk.parent()?.to_owned())).collect();
+    for entry in fs::read_dir(home.images()).into_iter().flatten().flatten() {
+        let path = entry.path();
+        // Only what looks like one of ours, and never through a link.
+        if path.join(RECORD).is_file() && entry.file_type().is_ok_and(|kind| kind.is_dir()) && !named.contains(&path) {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
 }
 
 fn pointer(home: &Home, name: &str) -> PathBuf {
@@ -183,12 +204,18 @@ pub fn empty_disk(path: &Path, bytes: u64) -> Result<()> {
         .open(path)
         .context(|| format!("cannot create {}", path.display()))?;
     file.set_len(bytes).context(|| format!("cannot size {}", path.display()))?;
-    // The same bytes everywhere: fixed ids, no lazy work left to the guest's first minutes, a journal that is small.
+    // The same bytes everywhere: fixed ids and times, and features that do not depend on the host's configuration.
+    // No lazy work is left to the guest's first minutes, and the journal is small.
     const ID: &str = "6d766d00-0000-4000-8000-000000000000";
+    // All of them older than any kernel that a guest may have.
+    const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,\
+        large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
     Tool::new("mke2fs")?
-        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-J", "size=4", "-i", "16384"])
-        .args(["-O", "^metadata_csum_seed,^orphan_file", "-U", ID])
+        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-J", "size=4", "-i", "16384"])
+        .args(["-O", FEATURES, "-U", ID])
         .args(["-E", &format!("root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1,nodiscard,hash_seed={ID}")])
+        .env("E2FSPROGS_FAKE_TIME", "1")
+        .env("SOURCE_DATE_EPOCH", "1")
         .arg(path)
         .run(|_| {})?;
     Ok(())
@@ -197,6 +224,7 @@ pub fn empty_disk(path: &Path, bytes: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn names() {
@@ -214,5 +242,48 @@ mod tests {
         let error = unknown(&Home::at(dir.path()), "nope");
         assert_eq!(error.code, ErrorCode::NotFound);
         assert!(error.why.contains("base, debian"));
+    }
+
+    #[test]
+    fn an_empty_disk_is_sparse_belongs_to_root_and_is_the_same_every_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = dir.path().join(name);
+            empty_disk(&path, 64 << 20).unwrap();
+            path
+        };
+        let (a, b) = (make("a"), make("b"));
+        assert_eq!(fs::metadata(&a).unwrap().len(), 64 << 20);
+        assert!(fs::metadata(&a).unwrap().blocks() * 512 < 4 << 20);
+        assert_eq!(FileStamp::of(&a).unwrap().sha256, FileStamp::of(&b).unwrap().sha256);
+        let root = Tool::new("debugfs").unwrap().args(["-R", "stat /"]).arg(&a).run(|_| {}).unwrap().0;
+        let words: Vec<&str> = root.split_whitespace().collect();
+        assert!(words.windows(4).any(|w| w == ["User:", "0", "Group:", "0"]), "{root}");
+        assert!(empty_disk(&a, 64 << 20).is_err(), "a disk is never overwritten");
+    }
+
+    #[test]
+    fn a_new_disk_takes_the_name_and_only_ours_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("home"));
+        home.create().unwrap();
+        fs::create_dir(home.images().join("strange")).unwrap();
+        let keep = |name: &str, content: &str| {
+            let staging = home.staging("image").unwrap();
+            fs::write(staging.path().join(DISK), content).unwrap();
+            let config = ImageConfig::default();
+            let source = ImageSource { name: name.into(), tar: PathBuf::new(), config };
+            record(&home, staging, source, format!("sha256:{}", "a".repeat(64)), 1).unwrap()
+        };
+        let other = keep("other", "1");
+        let old = keep("base", "1");
+        let new = keep("base", "2");
+        assert!(!old.disk.exists() && other.disk.exists() && home.images().join("strange").exists());
+        assert_ne!(old.disk_sha256(), new.disk_sha256());
+        assert_eq!(lookup(&home, "base").unwrap().unwrap().disk, new.disk);
+        fs::write(&new.disk, "cut").unwrap();
+        assert!(lookup(&home, "base").unwrap().is_none());
+        assert!(lookup(&home, "../base").is_err());
+        assert_eq!(list(&home).len(), 2, "a damaged one is listed");
     }
 }

@@ -13,7 +13,7 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 /// The archive. The same input gives the same bytes.
 pub fn initramfs(agent: &[u8], kernel: &Kernel) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
-    for dir in ["dev", "proc", "sys", "run", "newroot", "modules"] {
+    for dir in ["dev", "proc", "sys", "run", "newroot", "tmp", "modules"] {
         archive.entry(dir, DIRECTORY, &[], (0, 0));
     }
     // The kernel opens it for the first process before anything is mounted.
@@ -63,15 +63,50 @@ impl Archive {
 mod tests {
     use super::*;
 
+    /// Name, mode, device and content.
+    type Entry = (String, u32, (u32, u32), Vec<u8>);
+
+    /// The entries up to the trailer.
+    fn entries(archive: &[u8]) -> Vec<Entry> {
+        let mut found = Vec::new();
+        let mut at = 0;
+        loop {
+            assert_eq!(&archive[at..at + 6], b"070701");
+            let field = |n: usize| {
+                let text = std::str::from_utf8(&archive[at + 6 + n * 8..at + 14 + n * 8]).unwrap();
+                u32::from_str_radix(text, 16).unwrap()
+            };
+            let name_end = at + 110 + field(11) as usize;
+            let name = String::from_utf8(archive[at + 110..name_end - 1].to_vec()).unwrap();
+            assert_eq!(archive[name_end - 1], 0);
+            let (mode, device) = (field(1), (field(9), field(10)));
+            let start = name_end.next_multiple_of(4);
+            let end = start + field(6) as usize;
+            at = end.next_multiple_of(4);
+            if name == "TRAILER!!!" {
+                assert_eq!(at, archive.len());
+                return found;
+            }
+            found.push((name, mode, device, archive[start..end].to_vec()));
+        }
+    }
+
     #[test]
-    fn the_archive_is_aligned_and_ends_with_its_trailer() {
-        let mut archive = Archive::default();
-        archive.entry("ab", FILE, b"xyz", (0, 0));
-        archive.entry("TRAILER!!!", 0, &[], (0, 0));
-        assert_eq!(archive.bytes.len() % 4, 0);
-        assert_eq!(&archive.bytes[..6], b"070701");
-        assert_eq!(&archive.bytes[110..113], b"ab\0");
-        assert_eq!(&archive.bytes[116..119], b"xyz", "the header and name take a multiple of four bytes: 110 + 3 + 3");
-        assert!(archive.bytes.windows(10).any(|w| w == b"TRAILER!!!"));
+    fn it_holds_the_agent_the_modules_in_order_and_a_console() {
+        let dir = tempfile::tempdir().unwrap();
+        let modules: Vec<_> = ["00-virtio.ko", "01-ext4.ko"].map(|name| dir.path().join(name)).to_vec();
+        modules.iter().for_each(|path| fs::write(path, "odd").unwrap());
+        let kernel = Kernel::sample(modules);
+        let archive = initramfs(b"agent", &kernel).unwrap();
+        assert_eq!(archive, initramfs(b"agent", &kernel).unwrap(), "the same input gives the same bytes");
+        let entries = entries(&archive);
+        let entry = |name: &str| entries.iter().find(|entry| entry.0 == name).unwrap();
+        assert_eq!(entry("mvm-agent"), &("mvm-agent".into(), PROGRAM, (0, 0), b"agent".to_vec()));
+        assert_eq!(entry("dev/console"), &("dev/console".into(), CHARACTER_DEVICE, (5, 1), vec![]));
+        assert_eq!(entry("modules/order").3, b"00-virtio.ko\n01-ext4.ko\n");
+        assert_eq!(entry("modules/01-ext4.ko"), &("modules/01-ext4.ko".into(), FILE, (0, 0), b"odd".to_vec()));
+        for dir in ["dev", "proc", "sys", "run", "newroot", "tmp"] {
+            assert_eq!(entry(dir).1, DIRECTORY);
+        }
     }
 }

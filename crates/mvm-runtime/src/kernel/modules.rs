@@ -15,11 +15,12 @@ const NEEDED: [&str; 4] = ["virtio_mmio", "virtio_console", "virtio_blk", "ext4"
 /// Copies the needed modules from `dir` (such as `/lib/modules/6.1.0`) into `dest`, uncompressed, named so that their
 /// order is their load order. Returns the names in that order.
 pub fn collect(dir: &Path, dest: &Path) -> Result<Vec<String>> {
-    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
-    if !dir.join("modules.dep").exists() {
-        make_index(dir)?;
-    }
-    let order = load_order(&NEEDED, &read("modules.dep"), &read("modules.builtin")).map_err(|name| {
+    let builtin = fs::read_to_string(dir.join("modules.builtin")).unwrap_or_default();
+    let dep = match fs::read_to_string(dir.join("modules.dep")) {
+        Ok(dep) => dep,
+        Err(_) => index(dir)?,
+    };
+    let order = load_order(&NEEDED, &dep, &builtin).map_err(|name| {
         Error::new(
             ErrorCode::BackendUnsupported,
             "cannot use this kernel",
@@ -43,8 +44,9 @@ pub fn collect(dir: &Path, dest: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Packages carry no index; the distribution makes it when it installs them, which we do not.
-fn make_index(dir: &Path) -> Result<()> {
+/// What `modules.dep` would say. Packages carry none; the distribution writes it when it installs them, which we do not,
+/// and the directory may be one that is not ours to write to.
+fn index(dir: &Path) -> Result<String> {
     let (Some(release), Some(root)) = (dir.file_name(), dir.ancestors().nth(3)) else {
         return Err(Error::new(
             ErrorCode::InvalidRequest,
@@ -52,19 +54,11 @@ fn make_index(dir: &Path) -> Result<()> {
             "the path is not .../lib/modules/RELEASE",
         ));
     };
-    Tool::new("depmod")?.arg("-b").arg(root).arg(release).run(|_| {})?;
-    Ok(())
+    Ok(Tool::new("depmod")?.arg("-n").arg("-b").arg(root).arg(release).run(|_| {})?.0)
 }
 
 fn unpacked(program: &str, path: &Path) -> Result<Vec<u8>> {
-    // A module is binary, so the text-minded runner is of no use here.
-    let output = std::process::Command::new(crate::tool::find(program)?).arg("-dc").arg(path).output();
-    let output = output.context(|| format!("cannot run {program}"))?;
-    if output.status.success() {
-        Ok(output.stdout)
-    } else {
-        Err(Error::internal(format!("cannot unpack {}", path.display()), String::from_utf8_lossy(&output.stderr)))
-    }
+    Tool::new(program)?.arg("-dc").arg(path).bytes()
 }
 
 /// Dependencies before their users, each once. The error is a name that is nowhere.
@@ -73,6 +67,8 @@ fn load_order(needed: &[&str], dep: &str, builtin: &str) -> std::result::Result<
     let index: BTreeMap<String, (&str, Vec<&str>)> = dep
         .lines()
         .filter_map(|line| line.split_once(':'))
+        // depmod prints its other tables, aliases and symbols, behind this one.
+        .filter(|(path, _)| path.contains(".ko") && !path.contains(char::is_whitespace))
         .map(|(path, needs)| (module_name(path), (path, needs.split_whitespace().collect())))
         .collect();
     let mut order: Vec<String> = Vec::new();
@@ -108,6 +104,13 @@ mod tests {
     fn dependencies_come_first_and_once() {
         let order = load_order(&["virtio_mmio", "virtio_blk", "ext4"], DEP, "kernel/fs/ext4/ext4.ko\n").unwrap();
         assert_eq!(order, ["k/virtio_ring.ko", "k/virtio.ko", "k/virtio-mmio.ko.xz", "k/virtio_blk.ko"]);
+    }
+
+    #[test]
+    fn the_other_tables_of_depmod_are_no_modules() {
+        let printed =
+            format!("{DEP}# Aliases extracted from modules themselves.\nalias virtio:d00000002v* virtio_blk\n");
+        assert_eq!(load_order(&["virtio_blk"], &printed, ""), load_order(&["virtio_blk"], DEP, ""));
     }
 
     #[test]
