@@ -369,7 +369,8 @@ mod tests {
         let stat = Path::new("/proc").join(pid.trim()).join("stat");
         // Killed, and perhaps not yet collected by whoever inherited it.
         let gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z"));
-        for _ in 0..100 {
+        // A signal that finds a shell between its fork and its exec is lost; then the second one has to do it.
+        for _ in 0..(2 * PATIENCE.as_millis() / TICK.as_millis()) {
             if gone() {
                 return;
             }
