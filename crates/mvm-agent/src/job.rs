@@ -27,7 +27,7 @@ const CHUNK: usize = 2 * SPLIT - HEADER_LEN;
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// Preparation is kept out of the way of answers.
-const PREPARE_AFTER: Duration = Duration::from_millis(20);
+const PREPARE_AFTER: Duration = Duration::from_millis(1);
 /// Cgroups kept for later commands.
 const MAX_FREE_CGROUPS: usize = 16;
 

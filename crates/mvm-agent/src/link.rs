@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures_util::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use mvm_wire::hello::{Hello, Scanner};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -35,25 +35,34 @@ impl Port {
         Err(Error::other(format!("no virtio port is called {PORT_NAME}")))
     }
 
-    /// Discards bytes until a whole hello was read, and answers it. Returns the version agreed, 0 if none.
-    pub async fn greet(&mut self) -> Result<u16> {
+    /// Discards bytes until a whole hello was read, and answers it. Returns the version agreed, 0 if none, and the port
+    /// for the session.
+    ///
+    /// The port is asked again and again, not waited for. After a restore it says for a moment that nobody holds the
+    /// other end; the wake-up when that changes gets lost (measured: in two of three), and an event loop that has once
+    /// seen "closed" takes it as final and would spin on every empty read. So the session gets a new registration.
+    pub async fn greet(self) -> Result<(u16, Port)> {
+        let fd = self.fd.into_inner();
         let mut scanner = Scanner::default();
         // The host sends nothing after its hello until it has the answer, so no byte of the session is lost here.
         let mut chunk = [0; 4096];
         let hello = loop {
-            let len = self.read(&mut chunk).await?;
-            if len == 0 {
-                // Nobody holds the other end: the port says so for a moment after every restore. Its wake-up when that
-                // changes can get lost in a restore (measured: in two of three), so it is asked again.
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            let len = match rustix::io::read(&fd, &mut chunk) {
+                Ok(0) | Err(rustix::io::Errno::AGAIN) => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    continue;
+                }
+                Ok(len) => len,
+                Err(e) => return Err(e.into()),
+            };
             if let Some(hello) = chunk[..len].iter().find_map(|byte| scanner.push(*byte)) {
                 break hello;
             }
         };
+        let mut port = Port { fd: watch(fd, Interest::READABLE | Interest::WRITABLE)? };
         let answer: Hello = hello.answer();
-        self.write_all(&answer.encode()).await?;
-        Ok(answer.max)
+        port.write_all(&answer.encode()).await?;
+        Ok((answer.max, port))
     }
 }
 

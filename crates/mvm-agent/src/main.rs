@@ -11,6 +11,7 @@ mod child;
 mod job;
 mod link;
 mod process;
+mod raw;
 mod serve;
 mod unpack;
 mod user;

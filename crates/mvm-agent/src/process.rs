@@ -76,11 +76,15 @@ pub fn start(exec: &Exec, mut spare: Spare) -> std::result::Result<Process, Fail
         detail: e.to_string(),
     })?;
     let (ours, theirs) = terminal.unzip();
-    let plan = Plan::new(exec, &user, theirs);
+    let plan = Plan::new(exec, &user, theirs).map_err(|e| Failure {
+        step: Step::Protocol,
+        errno: libc::EINVAL,
+        detail: e.to_string(),
+    })?;
     spare.run(&plan).map_err(|(step, errno)| {
         let detail = match step {
             Step::Program => exec.argv[0].clone(),
-            Step::Cwd => plan.cwd().to_owned(),
+            Step::Cwd => plan.cwd(),
             Step::User => exec.user.clone(),
             _ => String::new(),
         };
@@ -101,13 +105,13 @@ pub fn start(exec: &Exec, mut spare: Spare) -> std::result::Result<Process, Fail
 }
 
 /// A new terminal: our end, to write and to read, and the name of the command's.
-fn open_terminal(size: TermSize) -> Result<((OwnedFd, AsyncFd<OwnedFd>), String)> {
+fn open_terminal(size: TermSize) -> Result<((OwnedFd, AsyncFd<OwnedFd>), CString)> {
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&ours)?;
     unlockpt(&ours)?;
     resize(&ours, size)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
-    let name = ptsname(&ours, Vec::new()).map(CString::into_string)?.map_err(Error::other)?;
+    let name = ptsname(&ours, Vec::new())?;
     Ok(((ours.try_clone()?, watch(ours, Interest::READABLE)?), name))
 }
 

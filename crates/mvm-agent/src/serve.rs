@@ -56,7 +56,9 @@ pub async fn serve(role: Role) -> Result<()> {
         .run_until(async {
             tokio::task::spawn_local(process::reap_forever());
             loop {
-                match port.greet().await? {
+                let version;
+                (version, port) = port.greet().await?;
+                match version {
                     0 => log("the host speaks no version of the protocol that this agent knows"),
                     _ => session(&machine, &mut port).await,
                 }

@@ -215,6 +215,15 @@ fn signal(pid: u32, number: i32) {
 }
 
 #[test]
+fn an_idle_machine_costs_nothing() {
+    // Ticks of processor time that the agent used, before and after two hundred idle ones.
+    let ticks = "set -- $(cut -d' ' -f14,15 /proc/1/stat); echo $(($1 + $2))";
+    let ran = sh(&[], &format!("{ticks}; sleep 2; {ticks}"));
+    let ticks: Vec<u64> = ran.stdout.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(ticks[1] - ticks[0] < 50, "{ran:?}");
+}
+
+#[test]
 fn signals_reach_the_command() {
     let child = started(&["sh", "-c", "trap 'echo got it; exit 9' INT; echo; while :; do sleep 0.1; done"]);
     signal(child.id(), 2);
