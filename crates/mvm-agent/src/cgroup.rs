@@ -38,6 +38,11 @@ pub async fn freeze_all(frozen: bool) -> Result<()> {
     Err(std::io::Error::from_raw_os_error(libc::ETIMEDOUT))
 }
 
+/// Kills all commands.
+pub fn kill_all() {
+    let _ = fs::write(format!("{JOBS}/cgroup.kill"), "1");
+}
+
 /// The cgroup of one command. Dropped, it kills what is in it.
 ///
 /// Its files are opened when it is made, ahead of need: under emulation every path that is walked for the first time

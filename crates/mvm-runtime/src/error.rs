@@ -1,6 +1,7 @@
 //! The one error type of the runtime: what failed, why, and what to do about it.
 
 use mvm_wire::ErrorCode;
+use mvm_wire::api::ErrorObject;
 
 /// A failure a user can act on. `Display` gives `what: why`; the hint is printed on a line of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,20 @@ impl Error {
     /// A defect or a host that behaves unexpectedly.
     pub fn internal(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
         Error::new(ErrorCode::Internal, what, why)
+    }
+}
+
+impl From<Error> for ErrorObject {
+    fn from(error: Error) -> Self {
+        let Error { code, what, why, hint } = error;
+        ErrorObject { code, what, why, hint }
+    }
+}
+
+impl From<ErrorObject> for Error {
+    fn from(error: ErrorObject) -> Self {
+        let ErrorObject { code, what, why, hint } = error;
+        Error { code, what, why, hint }
     }
 }
 

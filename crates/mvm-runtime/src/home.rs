@@ -70,6 +70,11 @@ impl Home {
         self.root.join("templates")
     }
 
+    /// Sandboxes, one directory for each id.
+    pub fn sandboxes(&self) -> PathBuf {
+        self.root.join("sandboxes")
+    }
+
     /// Work in progress.
     pub fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
@@ -77,7 +82,7 @@ impl Home {
 
     /// Makes the directories that are missing, private to the user.
     pub fn create(&self) -> Result<()> {
-        for dir in [self.root.clone(), self.kernels(), self.images(), self.templates(), self.tmp()] {
+        for dir in [self.root.clone(), self.kernels(), self.images(), self.templates(), self.sandboxes(), self.tmp()] {
             create_dir(&dir).map_err(|e| match e.hint.is_empty() {
                 true => e.hint("point MVM_HOME at a directory that can be written"),
                 false => e,

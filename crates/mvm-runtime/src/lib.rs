@@ -4,19 +4,26 @@
 //! and talk to a guest it does not trust. It never prints: callers draw [`Progress`] and render [`Error`].
 
 pub mod agent;
+pub mod client;
 pub mod doctor;
 pub mod error;
 pub mod home;
 pub mod host;
 pub mod image;
 pub mod kernel;
+pub mod lifecycle;
+pub mod process;
 pub mod progress;
 pub mod run;
 pub mod sandbox;
+pub mod sandboxes;
 pub mod setup;
 pub mod stamp;
+pub mod store;
+pub mod supervisor;
 pub mod template;
 pub mod text;
+pub mod time;
 pub mod tool;
 pub mod vmm;
 

@@ -1,7 +1,7 @@
 //! How long work tells its user what it is doing, whoever draws it.
 
 /// Receives the steps of long work. The command line draws them as a spinner on a terminal and as plain lines elsewhere.
-pub trait Progress {
+pub trait Progress: Sync {
     /// A new step begins; the one before it, if any, is done.
     fn step(&self, label: &str);
     /// A detail of the current step changed (a count, a percentage, the last line of a helper's output).

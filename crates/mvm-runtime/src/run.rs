@@ -1,8 +1,10 @@
 //! The one-shot run: one command in one machine that exists for nothing else.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use mvm_wire::ErrorCode;
+use mvm_wire::api::{JobResult, NotStarted};
 use mvm_wire::guest::{Exec, Exited, Failure, Reply, Request, Signal, Status, Step, TermSize};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -60,12 +62,8 @@ pub struct RunResult {
     pub run_id: String,
     /// The sandbox's id.
     pub sandbox_id: String,
-    /// How the command ended; `Err` if it could not be started.
-    pub outcome: std::result::Result<Exited, Failure>,
-    /// It was killed because its time was up.
-    pub timed_out: bool,
-    /// From the start of the command to its end.
-    pub duration: Duration,
+    /// How the command ended.
+    pub result: JobResult,
     /// Digest of the image.
     pub image_digest: String,
     /// What kept it apart from the host.
@@ -99,9 +97,9 @@ pub enum Control {
 /// Where a command's output goes and its input comes from.
 pub trait Streams {
     /// Takes standard output. An error ends the run: nobody listens any more.
-    fn stdout(&mut self, bytes: &[u8]) -> impl Future<Output = Result<()>>;
+    fn stdout(&mut self, bytes: &[u8]) -> impl Future<Output = Result<()>> + Send;
     /// Takes standard error.
-    fn stderr(&mut self, bytes: &[u8]) -> impl Future<Output = Result<()>>;
+    fn stderr(&mut self, bytes: &[u8]) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// Everything that a run needs before its machine can start, found or made.
@@ -117,14 +115,35 @@ pub struct Prepared {
 /// Finds what the run needs; makes what is missing, aloud.
 pub async fn prepare(home: &Home, request: &RunRequest, progress: &dyn Progress) -> Result<Prepared> {
     check_shape(&request.shape)?;
-    let setup::Ready { host, kernel, image } = setup::ready(home, &request.image, progress).await?;
+    let ready = setup::ready(home, &request.image, progress).await?;
+    with_template(home, ready, &request.shape, !request.no_template, progress).await
+}
+
+/// Adds the template to what a run stands on.
+pub async fn with_template(
+    home: &Home,
+    ready: setup::Ready,
+    shape: &Shape,
+    wanted: bool,
+    progress: &dyn Progress,
+) -> Result<Prepared> {
+    let setup::Ready { host, kernel, image } = ready;
     let accelerator = host.accelerator();
-    let recipe = Recipe { host: &host, kernel: &kernel, image: &image, shape: &request.shape, accelerator };
-    let template = match request.no_template {
-        true => None,
-        false => Some(template::ensure(home, recipe, progress).await?),
-    };
+    let recipe = Recipe { host: &host, kernel: &kernel, image: &image, shape, accelerator };
+    let template = if wanted { Some(template::ensure(home, recipe, progress).await?) } else { None };
     Ok(Prepared { home: home.clone(), host, kernel, image, template })
+}
+
+impl Prepared {
+    /// The template, if one was wanted.
+    pub fn template(&self) -> Option<&template::Template> {
+        self.template.as_ref()
+    }
+
+    /// The image.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
 }
 
 /// A machine that was admitted and waits for its first command.
@@ -140,22 +159,28 @@ pub struct Ready {
     pub isolation: Isolation,
 }
 
-/// Starts a machine and admits it: a clone of the template, or a fresh boot. No admission, no machine.
+/// Starts a machine and admits it: a clone of the template, or a fresh boot. No admission, no machine. Its disk is gone
+/// when it is.
 pub async fn start(prepared: &Prepared, shape: &Shape) -> Result<Ready> {
+    let mut disks = vec![prepared.image.open_disk()?];
+    disks.extend(prepared.template.as_ref().map(template::Template::open_overlay).transpose()?);
+    disks.push(template::overlay(&prepared.home, shape.disk_bytes)?);
+    start_on(prepared, shape, sandbox::new_id()?, disks).await
+}
+
+/// The same on disks of the caller's: the image, overlays, and last the one that is written to. For a clone their
+/// content must be that of its template.
+pub async fn start_on(prepared: &Prepared, shape: &Shape, id: String, disks: Vec<File>) -> Result<Ready> {
     let host = &prepared.host;
     let accelerator = host.accelerator();
-    let (memory, disks, origin, limit) = match &prepared.template {
+    let (memory, origin, limit) = match &prepared.template {
         Some(template) => {
-            let files = template.clone_files(&prepared.home, &prepared.image)?;
-            (Memory::CopyOnWrite(files.memory), files.disks, vmm::machine::Origin::Restore(files.state), CLONE_LIMIT)
+            let (memory, state) = template.open_machine()?;
+            (Memory::CopyOnWrite(memory), vmm::machine::Origin::Restore(state), CLONE_LIMIT)
         }
-        None => {
-            let disks = vec![prepared.image.open_disk()?, template::overlay(&prepared.home, shape.disk_bytes)?];
-            (Memory::Private, disks, template::boot_origin(&prepared.kernel, false)?, BOOT_LIMIT)
-        }
+        None => (Memory::Private, template::boot_origin(&prepared.kernel, false)?, BOOT_LIMIT),
     };
     let mut machine = Machine::start(Launch { host, accelerator, shape, memory, disks, origin })?;
-    let id = sandbox::new_id()?;
     let guest = machine.greet(limit).await?;
     if let Err(e) = guest.admit(sandbox::admission(&id)?).await {
         return Err(machine.explain(e).await);
@@ -199,14 +224,12 @@ pub async fn run(
         Err(e) if e.code == ErrorCode::TransportError => return Err(ready.machine.explain(e).await),
         Err(e) => return Err(e),
     };
-    let duration = started.elapsed();
+    let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
     ready.machine.kill();
     Ok(RunResult {
         run_id,
         sandbox_id: ready.id,
-        outcome: attended.outcome,
-        timed_out: attended.timed_out,
-        duration,
+        result: JobResult { duration_ms, ..attended.into() },
         image_digest: prepared.image.digest.clone(),
         isolation: ready.isolation,
     })
@@ -219,6 +242,28 @@ pub struct Attended {
     pub outcome: std::result::Result<Exited, Failure>,
     /// Its time was up.
     pub timed_out: bool,
+}
+
+impl From<Attended> for JobResult {
+    fn from(attended: Attended) -> JobResult {
+        let mut result = JobResult { timed_out: attended.timed_out, ..JobResult::default() };
+        match attended.outcome {
+            Ok(exited) => {
+                result.oom_killed = exited.oom_killed;
+                match exited.status {
+                    Status::Code(code) => result.exit_code = Some(code),
+                    Status::Signal(signal) => result.signal = Some(signal),
+                }
+            }
+            Err(failure) => {
+                let missing = matches!(failure.errno, libc::ENOENT | libc::ENOTDIR);
+                let reason = if missing { NotStarted::NOT_FOUND } else { NotStarted::NOT_EXECUTABLE };
+                let command = crate::text::harmless(&failure.detail);
+                result.not_started = Some(NotStarted { reason: reason.into(), command, errno: failure.errno });
+            }
+        }
+        result
+    }
 }
 
 /// Starts a command on a guest and stays with it to its end.

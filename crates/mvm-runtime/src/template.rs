@@ -62,6 +62,7 @@ impl Recipe<'_> {
         let parts = json!({
             "format": FORMAT,
             "image": self.image.digest,
+            "disk": self.image.disk_sha256(),
             "kernel": self.kernel.digest,
             "agent": agent::SHA256,
             "protocol": mvm_wire::hello::VERSIONS,
@@ -112,17 +113,6 @@ pub struct Template {
     pub record: Record,
 }
 
-/// The files of a clone: opened, checked, its own overlay on top.
-#[derive(Debug)]
-pub struct CloneFiles {
-    /// Shared memory image, read-only.
-    pub memory: File,
-    /// Device state.
-    pub state: File,
-    /// Base, the template's overlay, the clone's own.
-    pub disks: Vec<File>,
-}
-
 impl Template {
     /// The template with this key, if it is there and nothing of it was changed.
     pub fn open(home: &Home, key: &str) -> Option<Template> {
@@ -147,19 +137,16 @@ impl Template {
         self.record.overlay.verify(&self.dir.join(OVERLAY))
     }
 
-    /// Opens what a clone needs and makes its overlay, which has no name and is gone when its last user is.
-    pub fn clone_files(&self, home: &Home, image: &Image) -> Result<CloneFiles> {
+    /// Opens what a clone continues from: the memory, which clones share, and the devices' state.
+    pub fn open_machine(&self) -> Result<(File, File)> {
         // Last use, for the size cap. Not worth failing for.
         let _ = File::open(&self.dir).and_then(|dir| dir.set_modified(SystemTime::now()));
-        Ok(CloneFiles {
-            memory: open(self.dir.join(MEMORY))?,
-            state: open(self.dir.join(STATE))?,
-            disks: vec![
-                image.open_disk()?,
-                open(self.dir.join(OVERLAY))?,
-                overlay(home, self.record.shape.disk_bytes)?,
-            ],
-        })
+        Ok((open(self.dir.join(MEMORY))?, open(self.dir.join(STATE))?))
+    }
+
+    /// Opens the disk that goes with it, an overlay on the image's.
+    pub fn open_overlay(&self) -> Result<File> {
+        open(self.dir.join(OVERLAY))
     }
 }
 

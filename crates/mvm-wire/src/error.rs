@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What kind of failure this is. Codes are stable: scripts and SDK classes are keyed by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "api", derive(utoipa::ToSchema))]
 pub enum ErrorCode {
     /// The guest command exited non-zero and the caller asked for that to be an error.
     CommandFailed,

@@ -23,6 +23,8 @@ pub enum Request {
     },
     /// Sync, freeze all commands, and end the session right after the answer: the machine is about to be saved.
     Quiesce,
+    /// Kill all commands and write everything to the disk: the machine is about to be switched off.
+    Halt,
     /// Write a tar archive, sent as input frames, onto the root disk. Only a build machine does this.
     Unpack,
 }
@@ -95,7 +97,7 @@ pub struct Signal {
 /// What the agent answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// To `Signal`, `Resize`, `Quiesce` and `Unpack`: it is done.
+    /// To `Signal`, `Resize`, `Quiesce`, `Halt` and `Unpack`: it is done.
     Done,
     /// To `Admit`.
     Admitted(Admitted),

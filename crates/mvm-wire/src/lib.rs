@@ -1,7 +1,9 @@
-//! Every type that crosses a process boundary: guest frames and error codes. Pure data: no I/O, no `unsafe`.
+//! Every type that crosses a process boundary: guest frames, the host API, error codes. Pure data: no I/O, no `unsafe`.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "api")]
+pub mod api;
 mod error;
 pub mod frame;
 pub mod guest;

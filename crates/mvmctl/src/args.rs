@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::sandbox::args::{
+    AttachArgs, DestroyArgs, DownArgs, ExecArgs, GcArgs, KeepArgs, KillArgs, OneArgs, PsArgs, UpArgs, WaitArgs,
+};
+
 /// Run code you do not trust in a real virtual machine on your own computer.
 #[derive(Debug, Parser)]
 #[command(
@@ -13,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
     propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = false,
-    after_help = "Start here:\n  mvmctl setup\n  mvmctl run -- uname -a\n\nFiles live in $MVM_HOME (default: ~/.local/share/mvm)."
+    after_help = "Start here:\n  mvmctl setup\n  mvmctl run -- uname -a\n  mvmctl up --name box\n\nFiles live in $MVM_HOME (default: ~/.local/share/mvm)."
 )]
 pub struct Cli {
     /// What to do.
@@ -26,6 +30,44 @@ pub struct Cli {
 pub enum Command {
     /// Run one command in a fresh microVM and exit with its code
     Run(RunArgs),
+    /// Make a sandbox that stays, and return when commands can run in it
+    Up(Box<UpArgs>),
+    /// List sandboxes
+    Ps(PsArgs),
+    /// Show everything about a sandbox
+    Inspect(OneArgs),
+    /// Run a command in a running sandbox and exit with its code
+    Exec(Box<ExecArgs>),
+    /// List the commands that were started in a sandbox
+    Jobs(OneArgs),
+    /// Show a job's output and follow it to its end
+    Attach(AttachArgs),
+    /// Wait until a sandbox is in a state, or one of its jobs has ended
+    Wait(WaitArgs),
+    /// Show what a sandbox uses
+    Stats(OneArgs),
+    /// End a sandbox's machine; its disk is kept
+    Stop(OneArgs),
+    /// The same as stop; with --destroy delete it
+    Down(DownArgs),
+    /// Boot a stopped sandbox on its disk
+    Start(OneArgs),
+    /// Destroy a sandbox at once, or send a signal to one of its jobs
+    Kill(KillArgs),
+    /// Delete sandboxes, and report what was deleted
+    Destroy(DestroyArgs),
+    /// Give a sandbox another time to live
+    Keep(KeepArgs),
+    /// Set right what crashes left, and forget the records of destroyed sandboxes
+    Gc(GcArgs),
+    /// Supervise one sandbox; called by `up`, not by people
+    #[command(hide = true)]
+    Supervise {
+        /// Its id
+        id: String,
+    },
+    /// Print the OpenAPI document of the API on each sandbox's socket
+    Openapi,
     /// Get the guest kernel, build the images, prepare the templates
     Setup(SetupArgs),
     /// Check this machine: what works, what is missing, and how to fix it
@@ -236,7 +278,8 @@ fn parse_memory(text: &str) -> Result<u32, String> {
     u32::try_from(bytes >> 20).map_err(|_| "more than any machine has".into())
 }
 
-fn parse_env(text: &str) -> Result<(String, String), String> {
+/// `NAME=VALUE`.
+pub fn parse_env(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some(("", _)) => Err("the name is empty; write it NAME=VALUE".into()),
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),

@@ -1,15 +1,37 @@
 //! From a parsed command line to the verb's file.
 
 use clap::CommandFactory;
-use mvm_runtime::{Error, Result};
+use mvm_runtime::{Error, Home, Result};
 
 use crate::args::{Cli, Command};
+use crate::sandbox::{change, exec, show, up};
 use crate::{bench, doctor, output, run, setup, template};
 
 /// Does what was asked.
 pub fn dispatch(cli: Cli) -> u8 {
     match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Up(args) => up::up(*args),
+        Command::Ps(args) => show::ps(args),
+        Command::Inspect(args) => show::inspect(args),
+        Command::Exec(args) => exec::exec(*args),
+        Command::Jobs(args) => show::jobs(args),
+        Command::Attach(args) => exec::attach(args),
+        Command::Wait(args) => show::wait(args),
+        Command::Stats(args) => show::stats(args),
+        Command::Stop(args) => change::stop(args),
+        Command::Down(args) => change::down(args),
+        Command::Start(args) => change::start(args),
+        Command::Kill(args) => change::kill(args),
+        Command::Destroy(args) => change::destroy(args),
+        Command::Keep(args) => change::keep(args),
+        Command::Gc(args) => change::gc(args),
+        Command::Supervise { id } => block_on(async { mvm_runtime::supervisor::supervise(Home::locate()?, &id).await })
+            .map_or_else(|error| output::error(&error, false), |()| output::SUCCESS),
+        Command::Openapi => {
+            output::line(&mvm_runtime::supervisor::document());
+            output::SUCCESS
+        }
         Command::Setup(args) => setup::setup(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Template(command) => template::template(command),

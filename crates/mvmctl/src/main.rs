@@ -7,8 +7,10 @@ mod doctor;
 mod output;
 mod progress;
 mod run;
+mod sandbox;
 mod setup;
 mod signals;
+mod streams;
 mod template;
 mod terminal;
 

@@ -1,7 +1,7 @@
 //! Long work on the terminal: a spinner with the current step, or plain lines where nobody watches.
 
-use std::cell::RefCell;
 use std::io::IsTerminal;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,7 +11,7 @@ use mvm_runtime::Progress;
 pub struct Drawn {
     terminal: bool,
     quiet: bool,
-    step: RefCell<Option<Step>>,
+    step: Mutex<Option<Step>>,
 }
 
 struct Step {
@@ -23,11 +23,15 @@ struct Step {
 impl Drawn {
     /// Draws, unless `quiet`; warnings are shown in any case.
     pub fn new(quiet: bool) -> Drawn {
-        Drawn { terminal: std::io::stderr().is_terminal(), quiet, step: RefCell::default() }
+        Drawn { terminal: std::io::stderr().is_terminal(), quiet, step: Mutex::default() }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Step>> {
+        self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn finish(&self, result: &str) {
-        let Some(step) = self.step.borrow_mut().take() else { return };
+        let Some(step) = self.current().take() else { return };
         step.bar.finish_and_clear();
         if !self.quiet {
             let note = if result.is_empty() { String::new() } else { format!(": {result}") };
@@ -52,11 +56,11 @@ impl Progress for Drawn {
             }
             ProgressBar::hidden()
         };
-        *self.step.borrow_mut() = Some(Step { label: label.to_owned(), since: Instant::now(), bar });
+        *self.current() = Some(Step { label: label.to_owned(), since: Instant::now(), bar });
     }
 
     fn detail(&self, text: &str) {
-        if let Some(step) = &*self.step.borrow() {
+        if let Some(step) = &*self.current() {
             step.bar.set_message(format!("{}: {text}", step.label));
         }
     }
@@ -67,7 +71,7 @@ impl Progress for Drawn {
 
     fn warn(&self, text: &str) {
         let show = || eprintln!("mvmctl: {text}");
-        match &*self.step.borrow() {
+        match &*self.current() {
             Some(step) => step.bar.suspend(show),
             None => show(),
         }
@@ -76,7 +80,7 @@ impl Progress for Drawn {
 
 impl Drop for Drawn {
     fn drop(&mut self) {
-        if let Some(step) = self.step.borrow_mut().take() {
+        if let Some(step) = self.current().take() {
             step.bar.finish_and_clear();
         }
     }

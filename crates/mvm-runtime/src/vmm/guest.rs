@@ -84,6 +84,16 @@ impl Guest {
         let _ = tokio::time::timeout(CALL_DEADLINE, self.opens.closed()).await;
     }
 
+    /// Whether both are the same session.
+    pub fn is(&self, other: &Guest) -> bool {
+        self.opens.same_channel(&other.opens)
+    }
+
+    /// Waits until the session has ended: with its machine, or because the agent broke it.
+    pub async fn closed(&self) {
+        self.opens.closed().await;
+    }
+
     /// Starts a command; its input and output travel over the channel returned.
     pub async fn exec(&self, exec: Exec) -> Result<Channel> {
         self.open(&Request::Exec(exec)).await

@@ -204,6 +204,11 @@ impl Machine {
         self.process.pid()
     }
 
+    /// Whether QEMU has ended by itself and without an error, as it does when the guest switches itself off.
+    pub fn exited_well(&mut self) -> bool {
+        self.process.try_wait().ok().flatten().is_some_and(|status| status == confine::EXITED_WELL)
+    }
+
     /// Ends the machine at once and waits until it is gone.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -101,10 +101,6 @@ impl Streams for Counted {
     }
 }
 
-/// What a process has that no other shares.
 fn private_memory(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/smaps_rollup");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(format!("cannot read {path}"), e))?;
-    let kib = |line: &str| line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok());
-    Ok(text.lines().filter(|line| line.starts_with("Private_")).filter_map(kib).sum::<u64>() << 10)
+    mvm_runtime::process::private_bytes(pid).ok_or_else(|| Error::internal("cannot measure memory", "no such process"))
 }

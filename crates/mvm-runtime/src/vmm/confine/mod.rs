@@ -197,6 +197,9 @@ impl Drop for VmmProcess {
     }
 }
 
+/// What [`VmmProcess::try_wait`] says of a VMM that ended without an error.
+pub const EXITED_WELL: &str = "exit status 0";
+
 fn describe(status: &WaitIdStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("exit status {code}"),

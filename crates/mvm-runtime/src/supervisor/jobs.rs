@@ -1,0 +1,251 @@
+//! The commands of one sandbox: started at most once for each idempotency key, followed by offset, ended with their tree.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mvm_wire::ErrorCode;
+use mvm_wire::api::{Job as Described, JobRequest, JobResult, Stream};
+use mvm_wire::guest::{Exec, TermSize};
+use tokio::sync::{mpsc, watch};
+
+use super::output::Output;
+use crate::error::{Error, Result};
+use crate::run::{self, Control, Streams};
+use crate::sandbox;
+use crate::time;
+use crate::vmm::guest::Guest;
+
+/// Commands at once in one sandbox: fewer than the channel has streams, so that other requests always find one.
+const MAX_RUNNING: usize = 200;
+/// Commands that ended and are remembered.
+const MAX_ENDED: usize = 1000;
+/// Output of ended commands that is kept altogether. The oldest goes first.
+const MAX_KEPT: u64 = 32 << 20;
+/// Pieces of input that wait for a command that does not read.
+const INPUT_PIECES: usize = 4;
+
+/// One command.
+#[derive(Debug)]
+pub struct Job {
+    /// Its run id.
+    pub run_id: String,
+    program: String,
+    key: String,
+    request: JobRequest,
+    started_at_ms: u64,
+    attached: bool,
+    /// What it wrote.
+    pub output: Output,
+    control: mpsc::Sender<Control>,
+    input: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
+    result: watch::Sender<Option<JobResult>>,
+}
+
+impl Job {
+    /// As the API shows it.
+    pub fn describe(&self) -> Described {
+        let (first_offset, end_offset, ..) = self.output.counts();
+        Described {
+            run_id: self.run_id.clone(),
+            program: crate::text::harmless(&self.program),
+            started_at_ms: self.started_at_ms,
+            attached: self.attached,
+            first_offset,
+            end_offset,
+            result: self.result.borrow().clone(),
+        }
+    }
+
+    /// Its result, once it has one.
+    pub async fn ended(&self) -> JobResult {
+        let mut result = self.result.subscribe();
+        let ended = result.wait_for(Option::is_some).await.map(|result| result.clone());
+        ended.ok().flatten().unwrap_or_default()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&self) -> bool {
+        self.result.borrow().is_none()
+    }
+
+    /// Sends a signal, or another size of its terminal. What has ended needs neither.
+    pub async fn control(&self, control: Control) {
+        if self.runs() {
+            let _ = self.control.send(control).await;
+        }
+    }
+
+    /// Nobody reads any more: kills its whole tree, without waiting.
+    pub fn abandon(&self) {
+        self.output.release();
+        let _ = self.control.try_send(Control::Signal(libc::SIGKILL as u8));
+    }
+
+    /// Takes the way to its standard input, of which there is one.
+    pub fn take_input(&self) -> Result<mpsc::Sender<Vec<u8>>> {
+        self.input.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(|| {
+            Error::new(
+                ErrorCode::InvalidState,
+                "cannot send input",
+                "the command takes none, or somebody else sends it already",
+            )
+            .hint("ask for it when the command is started (\"stdin\": true, or exec -i)")
+        })
+    }
+}
+
+/// All commands of a sandbox since its supervisor started.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    /// In the order of their start.
+    all: Mutex<BTreeMap<u64, Arc<Job>>>,
+}
+
+impl Jobs {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Job>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that are remembered, the oldest first.
+    pub fn list(&self) -> Vec<Arc<Job>> {
+        self.all().values().cloned().collect()
+    }
+
+    /// The one with this id.
+    pub fn find(&self, run_id: &str) -> Result<Arc<Job>> {
+        self.all().values().find(|job| job.run_id == run_id).cloned().ok_or_else(|| {
+            let shown = crate::text::harmless(run_id);
+            Error::new(ErrorCode::NotFound, format!("cannot find the job {shown}"), "there is none with this id")
+                .hint("mvmctl jobs NAME")
+        })
+    }
+
+    /// How many run.
+    pub fn running(&self) -> usize {
+        self.all().values().filter(|job| job.runs()).count()
+    }
+
+    /// Starts a command; or finds the one that the same request with the same key has started before.
+    pub fn start(&self, guest: &Guest, request: JobRequest, exec: Exec) -> Result<Arc<Job>> {
+        let mut all = self.all();
+        if let Some(before) = Some(&request.idempotency_key).filter(|key| !key.is_empty()) {
+            if let Some(job) = all.values().find(|job| job.key == *before) {
+                return if job.request == request { Ok(job.clone()) } else { Err(another_request()) };
+            }
+        }
+        if all.values().filter(|job| job.runs()).count() >= MAX_RUNNING {
+            return Err(Error::new(
+                ErrorCode::ResourceExhausted,
+                "cannot start the command",
+                format!("{MAX_RUNNING} run in this sandbox already"),
+            )
+            .hint("wait for one to end (mvmctl jobs NAME), or use another sandbox"));
+        }
+        let (control, controlled) = mpsc::channel(16);
+        let (input, feed) = mpsc::channel(INPUT_PIECES);
+        let job = Arc::new(Job {
+            run_id: sandbox::new_run_id()?,
+            program: request.argv.first().cloned().unwrap_or_default(),
+            key: request.idempotency_key.clone(),
+            started_at_ms: time::now_ms(),
+            attached: request.attached,
+            output: if request.attached { Output::lossless() } else { Output::default() },
+            control,
+            input: Mutex::new(request.stdin.then_some(input)),
+            result: watch::Sender::new(None),
+            request,
+        });
+        let number = all.last_key_value().map_or(0, |(number, _)| number + 1);
+        all.insert(number, job.clone());
+        forget_oldest(&mut all);
+        drop(all);
+        tokio::spawn(attend(job.clone(), guest.clone(), exec, feed, controlled));
+        Ok(job)
+    }
+
+    /// The machine is gone: what ran in it has no result.
+    pub fn lose_all(&self, why: &str) {
+        let error = Error::new(ErrorCode::SandboxUnavailable, "the command was lost with its machine", why);
+        for job in self.list() {
+            finish(&job, JobResult { error: Some(error.clone().into()), ..JobResult::default() });
+        }
+    }
+}
+
+fn another_request() -> Error {
+    Error::new(
+        ErrorCode::InvalidRequest,
+        "cannot repeat the command",
+        "its idempotency key was used for another command",
+    )
+}
+
+/// Keeps memory within bounds: output of the oldest commands goes first, then the commands themselves.
+fn forget_oldest(all: &mut BTreeMap<u64, Arc<Job>>) {
+    let ended: Vec<(u64, Arc<Job>)> =
+        all.iter().rev().filter(|(_, job)| !job.runs()).map(|(number, job)| (*number, job.clone())).collect();
+    let mut kept = 0;
+    for (index, (number, job)) in ended.into_iter().enumerate() {
+        let (first, end, ..) = job.output.counts();
+        kept += end - first;
+        if kept > MAX_KEPT {
+            job.output.forget();
+        }
+        if index >= MAX_ENDED {
+            all.remove(&number);
+        }
+    }
+}
+
+/// Stays with a command to its end.
+async fn attend(
+    job: Arc<Job>,
+    guest: Guest,
+    exec: Exec,
+    feed: mpsc::Receiver<Vec<u8>>,
+    mut control: mpsc::Receiver<Control>,
+) {
+    let timeout = job.request.timeout_ms.map(Duration::from_millis);
+    let started = Instant::now();
+    let mut sink = Sink(&job);
+    let attended = run::attend(&guest, exec, timeout, feed, &mut control, &mut sink).await;
+    let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+    let result = match attended {
+        Ok(attended) => attended.into(),
+        Err(e) => JobResult { error: Some(e.into()), ..JobResult::default() },
+    };
+    finish(&job, JobResult { duration_ms, ..result });
+}
+
+fn finish(job: &Job, result: JobResult) {
+    let (_, _, stdout_bytes, stderr_bytes) = job.output.counts();
+    job.result.send_if_modified(|known| {
+        let first = known.is_none();
+        if first {
+            *known = Some(JobResult { stdout_bytes, stderr_bytes, ..result });
+        }
+        first
+    });
+    job.output.close();
+}
+
+/// A job's output as a run's.
+struct Sink<'a>(&'a Job);
+
+impl Streams for Sink<'_> {
+    async fn stdout(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.output.push(Stream::Stdout, bytes).await;
+        Ok(())
+    }
+
+    async fn stderr(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.output.push(Stream::Stderr, bytes).await;
+        Ok(())
+    }
+}
+
+/// The terminal's size as the guest takes it.
+pub fn terminal(request: &JobRequest) -> Option<TermSize> {
+    request.tty.map(|size| TermSize { rows: size.rows, cols: size.cols })
+}

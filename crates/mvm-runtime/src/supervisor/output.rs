@@ -1,0 +1,233 @@
+//! What a command wrote: a bounded ring that readers follow by offset. Offsets count the bytes of both streams together,
+//! in the order in which they came.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mvm_wire::api::Stream;
+use tokio::sync::Notify;
+
+/// How much of a command's output is kept.
+pub const KEPT_BYTES: u64 = 1 << 20;
+/// The largest piece that a reader gets, and that the ring holds as one.
+const PIECE: usize = 64 << 10;
+
+/// A command's output.
+#[derive(Debug, Default)]
+pub struct Output {
+    state: Mutex<Ring>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    pieces: VecDeque<(Stream, Vec<u8>)>,
+    first: u64,
+    end: u64,
+    stdout: u64,
+    stderr: u64,
+    closed: bool,
+    /// Where the reader is that must miss nothing. The command waits for it.
+    reader: Option<u64>,
+}
+
+/// What a reader finds at its offset.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes of one stream.
+    Bytes(Stream, u64, Vec<u8>),
+    /// So many bytes from this offset are no longer kept.
+    Gap(u64, u64),
+    /// There is nothing more and will be nothing more.
+    End,
+}
+
+impl Output {
+    /// For a reader that must miss nothing.
+    pub fn lossless() -> Output {
+        let ring = Ring { reader: Some(0), ..Ring::default() };
+        Output { state: Mutex::new(ring), changed: Notify::new() }
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends. Drops the oldest bytes that no longer fit, or waits for the reader that must miss nothing.
+    pub async fn push(&self, stream: Stream, bytes: &[u8]) {
+        for bytes in bytes.chunks(PIECE) {
+            loop {
+                let changed = self.changed.notified();
+                if self.ring().admits(bytes.len() as u64) {
+                    break;
+                }
+                changed.await;
+            }
+            self.ring().append(stream, bytes);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// No more will come.
+    pub fn close(&self) {
+        self.ring().closed = true;
+        self.changed.notify_waiters();
+    }
+
+    /// What there is from this offset on; waits if there is nothing yet.
+    pub async fn read(&self, offset: u64) -> Piece {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(piece) = self.look(offset) {
+                return piece;
+            }
+            changed.await;
+        }
+    }
+
+    /// What there is from this offset on at this moment. The reader that must miss nothing has had all before it.
+    pub fn look(&self, offset: u64) -> Option<Piece> {
+        let mut ring = self.ring();
+        if ring.reader.is_some_and(|reader| reader != offset) {
+            ring.reader = Some(offset);
+            self.changed.notify_waiters();
+        }
+        ring.at(offset)
+    }
+
+    /// Offsets of the first byte that is kept and of the end; bytes on standard output and standard error.
+    pub fn counts(&self) -> (u64, u64, u64, u64) {
+        let ring = self.ring();
+        (ring.first, ring.end, ring.stdout, ring.stderr)
+    }
+
+    /// The reader that must miss nothing is gone; nobody waits for it.
+    pub fn release(&self) {
+        self.ring().reader = None;
+        self.changed.notify_waiters();
+    }
+
+    /// Drops what is kept: readers find a gap.
+    pub fn forget(&self) {
+        let mut ring = self.ring();
+        ring.pieces.clear();
+        ring.first = ring.end;
+    }
+}
+
+impl Ring {
+    fn admits(&self, len: u64) -> bool {
+        self.reader.is_none_or(|reader| self.end + len - reader.min(self.end) <= KEPT_BYTES)
+    }
+
+    fn append(&mut self, stream: Stream, bytes: &[u8]) {
+        let len = bytes.len() as u64;
+        match self.pieces.back_mut() {
+            Some((last, piece)) if *last == stream && piece.len() + bytes.len() <= PIECE => piece.extend(bytes),
+            _ => self.pieces.push_back((stream, bytes.to_vec())),
+        }
+        self.end += len;
+        *(if stream == Stream::Stdout { &mut self.stdout } else { &mut self.stderr }) += len;
+        while self.end - self.first > KEPT_BYTES {
+            let Some((_, oldest)) = self.pieces.pop_front() else { return };
+            self.first += oldest.len() as u64;
+        }
+    }
+
+    fn at(&self, offset: u64) -> Option<Piece> {
+        if offset < self.first {
+            return Some(Piece::Gap(offset, self.first - offset));
+        }
+        let mut start = self.first;
+        for (stream, bytes) in &self.pieces {
+            let end = start + bytes.len() as u64;
+            if offset < end {
+                let bytes = bytes[(offset - start) as usize..].to_vec();
+                return Some(Piece::Bytes(*stream, offset, bytes));
+            }
+            start = end;
+        }
+        self.closed.then_some(Piece::End)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn block_on<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(work)
+    }
+
+    /// Everything from an offset to the end: the bytes of each stream, and how many were missed.
+    async fn drain(output: &Output, mut offset: u64) -> (Vec<u8>, Vec<u8>, u64) {
+        let (mut stdout, mut stderr, mut missed) = (Vec::new(), Vec::new(), 0);
+        loop {
+            match output.read(offset).await {
+                Piece::Bytes(stream, at, bytes) => {
+                    assert_eq!(at, offset);
+                    offset += bytes.len() as u64;
+                    (if stream == Stream::Stdout { &mut stdout } else { &mut stderr }).extend(bytes);
+                }
+                Piece::Gap(at, bytes) => {
+                    assert_eq!(at, offset);
+                    offset += bytes;
+                    missed += bytes;
+                }
+                Piece::End => return (stdout, stderr, missed),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_or_counted(pieces in prop::collection::vec((any::<bool>(), 1usize..200_000), 0..20), offset in 0u64..100) {
+            block_on(async {
+                let output = Output::default();
+                let (mut all, mut stderr_bytes) = (0, 0);
+                for (error, len) in &pieces {
+                    output.push(if *error { Stream::Stderr } else { Stream::Stdout }, &vec![7; *len]).await;
+                    all += *len as u64;
+                    stderr_bytes += if *error { *len as u64 } else { 0 };
+                }
+                output.close();
+                let offset = offset.min(all);
+                let (stdout, stderr, missed) = drain(&output, offset).await;
+                assert_eq!((stdout.len() + stderr.len()) as u64 + missed, all - offset);
+                assert!(output.ring().end - output.ring().first <= KEPT_BYTES);
+                assert_eq!(output.counts().3, stderr_bytes);
+            });
+        }
+    }
+
+    #[test]
+    fn a_lossless_reader_misses_nothing_and_holds_the_writer() {
+        const TOTAL: usize = 5 << 20;
+        block_on(async {
+            let output = Output::lossless();
+            let write = async {
+                for _ in 0..TOTAL / 1000 {
+                    output.push(Stream::Stdout, &[1; 1000]).await;
+                    assert!(output.ring().end - output.ring().first <= KEPT_BYTES);
+                }
+                output.close();
+            };
+            let ((), (stdout, _, missed)) = tokio::join!(write, drain(&output, 0));
+            assert_eq!((stdout.len(), missed), (TOTAL / 1000 * 1000, 0));
+        });
+    }
+
+    #[test]
+    fn a_reader_that_comes_late_is_told_what_it_missed() {
+        block_on(async {
+            let output = Output::default();
+            output.push(Stream::Stdout, &vec![0; 3 << 20]).await;
+            output.close();
+            let (stdout, _, missed) = drain(&output, 0).await;
+            assert_eq!(stdout.len() as u64 + missed, 3 << 20);
+            assert!(missed > 0);
+        });
+    }
+}

@@ -1,0 +1,260 @@
+//! The command line of the verbs for sandboxes that stay.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use mvm_wire::api::{OnExpiry, State};
+
+use crate::args::{MachineArgs, parse_duration, parse_env, parse_size};
+
+/// `mvmctl up`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The sandbox is ready when this returns, and ends after its time to live whether mvmctl is called again \
+    or not.\n\nExamples:\n  mvmctl up --name box\n  mvmctl up --name web --ttl 8h -- python3 -m http.server\n  \
+    mvmctl up --attach -- bash -c 'echo gone when this ends'"
+)]
+pub struct UpArgs {
+    /// Its name: lower-case letters, digits and hyphens; made up if left out
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub name: String,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Set an environment variable for every command in it. Nothing of the host's environment is passed on
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_env)]
+    pub env: Vec<(String, String)>,
+    /// Who answers for it
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub owner: String,
+    /// How long it lives (30m, 8h, 7d), or `none`, which needs an --owner [default: 1h]
+    #[arg(long, value_parser = parse_ttl)]
+    pub ttl: Option<Ttl>,
+    /// What happens when its time is up
+    #[arg(long, value_enum, default_value_t = Expiry::Destroy)]
+    pub on_expiry: Expiry,
+    /// A repeated `up` with this key finds the sandbox that the first one made
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
+    pub idempotency_key: String,
+    /// It ends with the client that claims it through its API; after 5 s if none does
+    #[arg(long, conflicts_with_all = ["ttl", "attach"])]
+    pub lease: bool,
+    /// Stay, show the command's output, and destroy the sandbox at the end
+    #[arg(long, conflicts_with_all = ["ttl", "json"])]
+    pub attach: bool,
+    /// Read the request as JSON from standard input (`-`), so that no value appears among a process's arguments
+    #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with_all = ["name", "env", "owner", "ttl", "idempotency_key", "lease", "attach"])]
+    pub request: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Print only what was asked for
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// A command to start in it, after --
+    #[arg(value_name = "CMD", last = true)]
+    pub command: Vec<String>,
+}
+
+/// A time to live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ttl {
+    /// So long.
+    For(Duration),
+    /// Until somebody ends it.
+    None,
+}
+
+fn parse_ttl(text: &str) -> Result<Ttl, String> {
+    if text == "none" { Ok(Ttl::None) } else { parse_duration(text).map(Ttl::For) }
+}
+
+/// What happens when a sandbox's time is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Expiry {
+    /// It is destroyed, with its disk
+    Destroy,
+    /// It is stopped; its disk is kept
+    Stop,
+}
+
+impl From<Expiry> for OnExpiry {
+    fn from(expiry: Expiry) -> OnExpiry {
+        match expiry {
+            Expiry::Destroy => OnExpiry::Destroy,
+            Expiry::Stop => OnExpiry::Stop,
+        }
+    }
+}
+
+/// A sandbox, and how to print.
+#[derive(Debug, Args)]
+pub struct OneArgs {
+    /// Name or id of the sandbox
+    #[arg(value_name = "SANDBOX")]
+    pub sandbox: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mvmctl ps`.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Also those that were destroyed
+    #[arg(long, short)]
+    pub all: bool,
+    /// Print them as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mvmctl wait`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit status: with a job, the job's; without, 0 when the sandbox is in the state. 124 after --timeout."
+)]
+pub struct WaitArgs {
+    #[command(flatten)]
+    pub one: OneArgs,
+    /// A job to wait for, by its run id
+    #[arg(value_name = "JOB")]
+    pub job: Option<String>,
+    /// The state to wait for
+    #[arg(long, value_parser = parse_state, default_value = "running", conflicts_with = "job")]
+    pub state: State,
+    /// Wait at most so long
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true)]
+    pub timeout: Option<Duration>,
+}
+
+fn parse_state(text: &str) -> Result<State, String> {
+    State::from_name(text).ok_or_else(|| format!("not a state; there are {}", State::ALL.map(State::name).join(", ")))
+}
+
+/// `mvmctl down`.
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    #[command(flatten)]
+    pub one: OneArgs,
+    /// Delete it, disk and all, instead of keeping the disk
+    #[arg(long)]
+    pub destroy: bool,
+}
+
+/// `mvmctl kill`.
+#[derive(Debug, Args)]
+pub struct KillArgs {
+    #[command(flatten)]
+    pub one: OneArgs,
+    /// Only this job, by its run id, not the sandbox
+    #[arg(value_name = "JOB")]
+    pub job: Option<String>,
+    /// The signal for the job, by number; 9 takes its whole tree
+    #[arg(long, value_name = "NUMBER", default_value_t = 9, requires = "job", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub signal: u8,
+}
+
+/// `mvmctl destroy`.
+#[derive(Debug, Args)]
+pub struct DestroyArgs {
+    /// Names or ids of sandboxes
+    #[arg(value_name = "SANDBOX", required_unless_present = "all")]
+    pub sandboxes: Vec<String>,
+    /// Every sandbox
+    #[arg(long, conflicts_with = "sandboxes")]
+    pub all: bool,
+    /// Print the reports as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mvmctl keep`.
+#[derive(Debug, Args)]
+pub struct KeepArgs {
+    #[command(flatten)]
+    pub one: OneArgs,
+    /// How long from now
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1h", allow_hyphen_values = true)]
+    pub ttl: Duration,
+    /// What happens then; as before if left out
+    #[arg(long, value_enum)]
+    pub on_expiry: Option<Expiry>,
+}
+
+/// `mvmctl gc`.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Print what was done as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mvmctl exec`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The command ends when this does, however that comes about; with --detach it goes on.\n\nExit status: as \
+    of `mvmctl run`.\n\nExamples:\n  mvmctl exec box -- ls -l /\n  mvmctl exec -it box -- bash\n  \
+    mvmctl exec --detach box -- sh -c 'sleep 60; echo done'"
+)]
+pub struct ExecArgs {
+    /// Name or id of the sandbox
+    #[arg(value_name = "SANDBOX")]
+    pub sandbox: String,
+    /// Kill the command after this time (10s, 1.5m, 500ms); then exit with 124
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true)]
+    pub timeout: Option<Duration>,
+    /// Set an environment variable
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_env)]
+    pub env: Vec<(String, String)>,
+    /// Start in this directory of the guest
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
+    pub cwd: String,
+    /// Run as this user of the guest: name, uid, name:group or uid:gid
+    #[arg(long, short, value_name = "USER", default_value = "", hide_default_value = true)]
+    pub user: String,
+    /// Pass standard input to the command; otherwise it reads nothing
+    #[arg(long, short, conflicts_with = "detach")]
+    pub interactive: bool,
+    /// Give the command a terminal
+    #[arg(long, short)]
+    pub tty: bool,
+    /// Keep at most this much of standard output and of standard error each; the rest is counted and dropped
+    /// [default: no limit, 1M with --json]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "detach")]
+    pub max_output: Option<u64>,
+    /// Start it, print its run id, and leave it running
+    #[arg(long, short)]
+    pub detach: bool,
+    /// A repeated `exec --detach` with this key starts nothing and prints the first one's run id
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true, requires = "detach")]
+    pub idempotency_key: String,
+    /// Print one JSON object with the result instead of the output as it comes
+    #[arg(long, conflicts_with = "tty")]
+    pub json: bool,
+    /// Print nothing but the command's output and errors
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// The command and its arguments, after --
+    #[arg(required = true, value_name = "CMD", last = true)]
+    pub command: Vec<String>,
+}
+
+/// `mvmctl attach`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Shows what is kept of the job's output from there on, then follows it to its end. Ctrl-C leaves the job running.\n\nExit status: the job's."
+)]
+pub struct AttachArgs {
+    /// Name or id of the sandbox
+    #[arg(value_name = "SANDBOX")]
+    pub sandbox: String,
+    /// The job's run id
+    #[arg(value_name = "JOB")]
+    pub job: String,
+    /// Where to begin, in bytes of both streams together
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub offset: u64,
+    /// Print one JSON object for each event
+    #[arg(long)]
+    pub json: bool,
+}

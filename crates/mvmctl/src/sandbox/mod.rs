@@ -1,0 +1,74 @@
+//! The verbs for sandboxes that stay: found by name, reached through the API on their sockets.
+
+pub mod args;
+pub mod change;
+pub mod exec;
+pub mod show;
+pub mod up;
+
+use mvm_runtime::client::Client;
+use mvm_runtime::store::Record;
+use mvm_runtime::{Error, ErrorCode, Home, Result, sandboxes};
+use mvm_wire::api::{Cleanup, OnExpiry, Sandbox, State};
+
+use crate::commands::block_on;
+use crate::output;
+
+/// A sandbox that was found, and the way to it.
+struct Found {
+    home: Home,
+    record: Record,
+    client: Client,
+}
+
+/// Finds a live sandbox by name or id, after what crashes left was set right.
+fn find(name: &str) -> Result<Found> {
+    let home = Home::locate()?;
+    let record = sandboxes::reconcile(&home)?.find(name)?;
+    if record.state == State::Destroyed {
+        let what = format!("cannot use the sandbox {name}");
+        let why = format!("it was destroyed: {}", record.cause);
+        return Err(Error::new(ErrorCode::InvalidState, what, why).hint("mvmctl ps"));
+    }
+    let client = Client::new(sandboxes::Place::of(&home, &record.id).socket());
+    Ok(Found { home, record, client })
+}
+
+/// Runs a verb: prints what it says, or its error.
+fn verb(json: bool, work: impl Future<Output = Result<u8>>) -> u8 {
+    block_on(work).unwrap_or_else(|error| output::error(&error, json))
+}
+
+/// Milliseconds as people say it: `45 s`, `12 min`, `3 h`, `2 d`.
+fn span(ms: u64) -> String {
+    match ms / 1000 {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds @ 7200..=172_799 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86400),
+    }
+}
+
+/// How a sandbox ends when nobody ends it, in a few words.
+fn ending(sandbox: &Sandbox) -> String {
+    match &sandbox.cleanup {
+        Cleanup::Ttl { expires_at_ms, on_expiry, .. } => {
+            let verb = if *on_expiry == OnExpiry::Destroy { "destroyed" } else { "stopped" };
+            format!("{verb} in {}", span(expires_at_ms.saturating_sub(mvm_runtime::time::now_ms())))
+        }
+        Cleanup::Lease => "with its client".to_owned(),
+        Cleanup::Explicit => "when asked".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn spans() {
+        for (ms, text) in
+            [(900, "0 s"), (119_000, "119 s"), (120_000, "2 min"), (7_200_000, "2 h"), (200_000_000, "2 d")]
+        {
+            assert_eq!(super::span(ms), text);
+        }
+    }
+}

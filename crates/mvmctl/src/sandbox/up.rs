@@ -1,0 +1,158 @@
+//! `mvmctl up`: makes a sandbox and returns when it is ready; with `--attach` stays and destroys it at the end.
+
+use std::io::Read;
+
+use hyper::Method;
+use mvm_runtime::client::{Client, Lines};
+use mvm_runtime::{Error, ErrorCode, Home, Result, sandboxes};
+use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, Job, JobRequest, LeaseEvent, Sandbox};
+use serde_json::json;
+
+use super::args::{Ttl, UpArgs};
+use super::{ending, exec, verb};
+use crate::args::MachineArgs;
+use crate::output;
+use crate::progress::Drawn;
+use crate::signals;
+
+/// The largest request that is read from standard input.
+const MAX_REQUEST: u64 = 1 << 20;
+
+/// Runs the verb.
+pub fn up(args: UpArgs) -> u8 {
+    verb(args.json, async move {
+        let home = Home::locate()?;
+        let request = request(&args)?;
+        let mut control = signals::listen();
+        let _ = sandboxes::reconcile(&home)?;
+        let progress = Drawn::new(args.quiet || args.json);
+        let (sandbox, made) = sandboxes::create(&home, request, &progress).await?;
+        drop(progress);
+        let client = Client::new(&sandbox.socket);
+        if args.attach {
+            return attached(&args, &sandbox, &client, &mut control).await;
+        }
+        let job = if args.command.is_empty() { None } else { Some(start(&client, &args).await?) };
+        print(&args, &sandbox, made, job);
+        Ok(output::SUCCESS)
+    })
+}
+
+fn request(args: &UpArgs) -> Result<CreateRequest> {
+    if args.request.is_some() {
+        return read_request();
+    }
+    let MachineArgs { image, cpus, memory, disk } = args.machine.clone();
+    Ok(CreateRequest {
+        name: args.name.clone(),
+        image,
+        cpus,
+        memory_mib: memory,
+        disk_bytes: disk,
+        env: args.env.iter().cloned().collect(),
+        owner: args.owner.clone(),
+        ttl_ms: match args.ttl {
+            Some(Ttl::For(ttl)) => Some(ttl.as_millis() as u64),
+            Some(Ttl::None) | None => None,
+        },
+        no_ttl: args.ttl == Some(Ttl::None),
+        on_expiry: args.on_expiry.into(),
+        lease: args.lease || args.attach,
+        idempotency_key: args.idempotency_key.clone(),
+    })
+}
+
+fn read_request() -> Result<CreateRequest> {
+    let invalid = |why: String| {
+        Error::new(ErrorCode::InvalidRequest, "cannot understand the request on standard input", why)
+            .hint("echo '{\"name\": \"box\"}' | mvmctl up --request -")
+    };
+    let mut text = String::new();
+    std::io::stdin().take(MAX_REQUEST).read_to_string(&mut text).map_err(|e| invalid(e.to_string()))?;
+    // The parser's message names the place, never a value.
+    serde_json::from_str(&text)
+        .map_err(|e| invalid(format!("at line {}, column {}: {}", e.line(), e.column(), kind(&e))))
+}
+
+/// What is wrong with a request, without the text that is wrong: it may be a secret.
+fn kind(e: &serde_json::Error) -> String {
+    match e.classify() {
+        serde_json::error::Category::Data => {
+            let text = e.to_string();
+            let field = text.strip_prefix("unknown field ").and_then(|rest| rest.split(',').next());
+            field.map_or_else(|| "a value has another type than its field".to_owned(), |f| format!("unknown field {f}"))
+        }
+        serde_json::error::Category::Eof => "it ends too early".to_owned(),
+        _ => "it is no JSON".to_owned(),
+    }
+}
+
+async fn start(client: &Client, args: &UpArgs) -> Result<Job> {
+    let request = JobRequest { argv: args.command.clone(), ..JobRequest::default() };
+    client.post("/v1/jobs", Some(&request)).await
+}
+
+fn print(args: &UpArgs, sandbox: &Sandbox, made: bool, job: Option<Job>) {
+    if args.json {
+        let mut object = json!(sandbox);
+        object["created"] = json!(made);
+        object["job"] = json!(job);
+        output::print_json(&object);
+        return;
+    }
+    if args.quiet {
+        output::line(&sandbox.name);
+        return;
+    }
+    let machine = sandbox.machine;
+    let there = if made { "is" } else { "was there already and is" };
+    output::line(&format!(
+        "{} {there} {} ({}, {} CPU, {} MiB)",
+        sandbox.name, sandbox.state, sandbox.image, machine.cpus, machine.memory_mib
+    ));
+    if let Some(job) = &job {
+        output::line(&format!("  job {}: mvmctl attach {} {}", job.run_id, sandbox.name, job.run_id));
+    }
+    let keep = match sandbox.cleanup {
+        Cleanup::Ttl { .. } => format!(" (mvmctl keep {} --ttl 8h)", sandbox.name),
+        Cleanup::Lease | Cleanup::Explicit => String::new(),
+    };
+    output::line(&format!("  ends: {}{keep}", ending(sandbox)));
+    output::line(&format!("  try:  mvmctl exec {} -- uname -a", sandbox.name));
+}
+
+/// Holds the lease, runs the command, and destroys the sandbox, whatever becomes of either.
+async fn attached(
+    args: &UpArgs,
+    sandbox: &Sandbox,
+    client: &Client,
+    control: &mut tokio::sync::mpsc::Receiver<mvm_runtime::run::Control>,
+) -> Result<u8> {
+    let _lease = claim(client).await?;
+    signals::command_runs();
+    let result = if args.command.is_empty() {
+        if !args.quiet {
+            output::line(&format!("{} is {}; it is destroyed when this ends (Ctrl-C)", sandbox.name, sandbox.state));
+        }
+        let _ = control.recv().await;
+        Ok(output::SUCCESS)
+    } else {
+        let request = JobRequest { argv: args.command.clone(), attached: true, ..JobRequest::default() };
+        exec::stream(
+            client,
+            &request,
+            control,
+            &exec::Shown { image: &sandbox.image, quiet: args.quiet, ..Default::default() },
+        )
+        .await
+    };
+    let destroyed: Result<DeletionReport> = client.post_slowly("/v1/sandbox/destroy").await;
+    destroyed.and(result)
+}
+
+/// Claims the lease; it is held for as long as the result lives.
+async fn claim(client: &Client) -> Result<Lines> {
+    let mut lease = client.lines(Method::GET, "/v1/lease", None::<&()>).await?;
+    let _: Option<LeaseEvent> = lease.next().await?;
+    Ok(lease)
+}
