@@ -3,7 +3,7 @@
 CARGO ?= cargo
 MVMCTL := target/release/mvmctl
 
-.PHONY: demo test deps build lint fmt bench boots clean
+.PHONY: demo test deps test-deps build lint fmt bench boots openapi clean
 
 ## Installs what is missing, builds, sets up, and says hello from inside a microVM.
 demo: build
@@ -11,11 +11,15 @@ demo: build
 	$(MVMCTL) run -- python3 -c 'import platform; print("hello from", platform.node(), platform.release())'
 
 ## Installs what is missing and runs every test, in real machines.
-test: deps lint
+test: test-deps lint
 	$(CARGO) test --workspace --locked
+	PATH="$(CURDIR)/target/debug:$$PATH" MVM_HOME="$(CURDIR)/target/tmp/mvm-home" /usr/bin/python3 conformance/raw_client.py
 
 deps:
 	@scripts/install-deps.sh
+
+test-deps:
+	@scripts/install-deps.sh tests
 
 build: deps
 	$(CARGO) build --release --locked
@@ -26,6 +30,10 @@ lint:
 
 fmt:
 	$(CARGO) fmt --all
+
+## Writes the document of the API on each sandbox's socket.
+openapi: build
+	$(MVMCTL) openapi > docs/openapi.json
 
 ## Measures this machine and writes the figures into docs/performance.md.
 bench: build

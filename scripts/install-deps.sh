@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the distribution's packages that building and running mvm needs, if any are missing. Names them first; needs
-# root or sudo only for that. Says nothing and changes nothing when all is there.
+# Installs the distribution's packages that building and running mvm needs (with `tests` also those of its tests), if any
+# are missing. Names them first; needs root or sudo only for that. Says nothing and changes nothing when all is there.
 set -eu
 
 missing=""
@@ -18,6 +18,9 @@ need xz xz-utils
 need zstd zstd
 need cc gcc
 need setpriv util-linux
+if [ "${1:-}" = tests ]; then
+    /usr/bin/python3 -c 'import httpx' >/dev/null 2>&1 || missing="$missing python3 python3-httpx"
+fi
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 # The agent is linked statically, and the image base needs a static busybox.
 [ -n "$(find /usr/lib -name libc.a 2>/dev/null | head -n 1)" ] || missing="$missing libc6-dev"

@@ -118,6 +118,12 @@ impl Place {
     }
 }
 
+/// The images that the disks of sandboxes lie on, whether a name still points to them or not.
+pub fn images_in_use(home: &Home) -> Vec<Image> {
+    let entries = fs::read_dir(home.sandboxes()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Place { dir: entry.path() }.image().ok()).collect()
+}
+
 /// Makes a sandbox and waits until commands can run in it. False if the idempotency key had made it before.
 pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress) -> Result<(Sandbox, bool)> {
     let request = complete(request)?;

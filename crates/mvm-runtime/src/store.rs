@@ -101,6 +101,8 @@ impl Store {
             db.busy_timeout(BUSY)?;
             // Acknowledged is durable: the log is synced at each commit.
             db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+            // What is deleted is overwritten.
+            db.pragma_update(None, "secure_delete", true)?;
             Ok(db)
         };
         let mut db = open().map_err(|e| Error::internal(format!("cannot open {}", path.display()), e))?;

@@ -271,3 +271,31 @@ fn an_ordinary_user_can_run_it() {
     let layers = object["isolation"]["layers"].as_array().unwrap();
     assert!(layers.iter().any(|layer| layer["layer"] == "own-user" && layer["applied"] == false), "{layers:?}");
 }
+
+/// A generated file of the repository.
+fn checked_in(path: &str) -> String {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::fs::read_to_string(root.join(path)).unwrap_or_default()
+}
+
+#[test]
+fn the_api_document_is_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let printed = mvmctl(dir.path(), &["openapi"]).stdout;
+    assert!(printed == checked_in("docs/openapi.json"), "run: make openapi");
+}
+
+#[test]
+fn the_readme_names_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = mvmctl(dir.path(), &["--help"]).stdout;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let readme = checked_in("README.md");
+    let mut seen = 0;
+    for command in commands.filter(|line| line.starts_with("  ") && !line.starts_with("   ")) {
+        let name = command.split_whitespace().next().unwrap();
+        assert!(name == "help" || readme.contains(&format!("mvmctl {name}")), "README.md does not name {name}");
+        seen += 1;
+    }
+    assert!(seen > 15, "{help}");
+}

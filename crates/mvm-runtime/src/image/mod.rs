@@ -178,11 +178,13 @@ pub fn record(home: &Home, staging: Staging, source: ImageSource, digest: String
     Ok(image)
 }
 
-/// Removes the directories that no name points to: what was there before, and what a crash left before it had a name.
+/// Removes the directories that no name points to and no sandbox needs: what was there before, and what a crash left
+/// before it had a name.
 /// The caller is the only one that builds. Machines that have an old disk open keep it.
 fn remove_unnamed(home: &Home) {
+    let in_use = crate::sandboxes::images_in_use(home);
     let named: Vec<PathBuf> =
-        list(home).into_iter().filter_map(|image| Some(image.disk.parent()?.to_owned())).collect();
+        list(home).into_iter().chain(in_use).filter_map(|image| Some(image.disk.parent()?.to_owned())).collect();
     for entry in fs::read_dir(home.images()).into_iter().flatten().flatten() {
         let path = entry.path();
         // Only what looks like one of ours, and never through a link.
