@@ -116,8 +116,10 @@ impl Output {
 }
 
 impl Ring {
+    /// Whether the reader that must miss nothing is so close that nothing it needs would be dropped. Whole pieces are
+    /// dropped, so it may be behind by one less than is kept.
     fn admits(&self, len: u64) -> bool {
-        self.reader.is_none_or(|reader| self.end + len - reader.min(self.end) <= KEPT_BYTES)
+        self.reader.is_none_or(|reader| self.end + len - reader.min(self.end) <= KEPT_BYTES - PIECE as u64)
     }
 
     fn append(&mut self, stream: Stream, bytes: &[u8]) {
