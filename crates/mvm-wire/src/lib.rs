@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod files;
 pub mod frame;
 pub mod guest;
 pub mod hello;
