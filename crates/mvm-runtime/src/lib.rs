@@ -4,8 +4,10 @@
 //! and talk to a guest it does not trust. It never prints: callers draw [`Progress`] and render [`Error`].
 
 pub mod agent;
+pub mod copy;
 pub mod doctor;
 pub mod error;
+pub mod files;
 pub mod home;
 pub mod host;
 pub mod image;
