@@ -8,6 +8,7 @@ mod admit;
 mod boot;
 mod cgroup;
 mod child;
+mod files;
 mod job;
 mod link;
 mod process;
@@ -25,7 +26,8 @@ fn main() -> ExitCode {
     }
     keep_heap_resident();
     let result = boot::boot().and_then(|root| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_io().enable_time().max_blocking_threads(files::MAX_THREADS).build()?;
         runtime.block_on(serve::serve(root))
     });
     let why = result.err().map_or_else(|| "the channel ended".to_owned(), |e| e.to_string());

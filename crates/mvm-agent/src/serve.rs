@@ -16,7 +16,7 @@ use crate::admit::Identity;
 use crate::boot::{Role, log};
 use crate::job::{self, Jobs};
 use crate::link::Port;
-use crate::{cgroup, process, unpack};
+use crate::{cgroup, files, process, unpack};
 
 /// The most that the session sends as one piece: with its header of 12 bytes the most that the port takes at once
 /// (measured: half again as fast as the default).
@@ -108,7 +108,8 @@ async fn handle(machine: &Machine, mut stream: Stream) -> Result<()> {
         Some(Request::Exec(exec)) if machine.admitted.get() => {
             return job::run(&machine.jobs, exec, stream).await;
         }
-        Some(Request::Exec(_)) => failed(Step::NotAdmitted, "not admitted"),
+        Some(Request::File(request)) if machine.admitted.get() => return files::serve(request, stream).await,
+        Some(Request::Exec(_) | Request::File(_)) => failed(Step::NotAdmitted, "not admitted"),
         Some(Request::Admit(request)) => admit_machine(machine, &request).await,
         Some(Request::Signal(signal)) => machine.jobs.signal(signal),
         Some(Request::Resize { job, size }) => machine.jobs.resize(job, size),

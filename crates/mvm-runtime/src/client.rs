@@ -73,10 +73,21 @@ impl Client {
         self.call(Method::POST, path, None::<&()>, WORK_LIMIT).await
     }
 
-    /// Sends a command's standard input to its end.
-    pub async fn send_input(&self, path: &str, pieces: mpsc::Receiver<Vec<u8>>) -> Result<()> {
-        let request = Request::put(path).body(Either::Right(StreamBody::new(Pieces(pieces))));
-        checked(self.exchange(request, None).await?).await.map(drop)
+    /// Has something done that takes as long as it takes.
+    pub async fn post_patiently<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        decode(&collect(checked(self.exchange(request(Method::POST, path, Some(body))?, None).await?).await?).await?)
+    }
+
+    /// Sends bytes to their end: a command's input, a file.
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, pieces: mpsc::Receiver<Vec<u8>>) -> Result<T> {
+        let request = Request::put(path).header("host", "sandbox").body(Either::Right(StreamBody::new(Pieces(pieces))));
+        decode(&collect(checked(self.exchange(request, None).await?).await?).await?)
+    }
+
+    /// Asks for bytes as they are.
+    pub async fn bytes(&self, path: &str) -> Result<Raw> {
+        let response = self.exchange(request(Method::GET, path, None::<&()>)?, Some(WORK_LIMIT)).await?;
+        Ok(Raw { body: checked(response).await?.into_body() })
     }
 
     /// Asks for a stream of JSON lines. It ends when the result is dropped.
@@ -94,10 +105,7 @@ impl Client {
     ) -> Result<T> {
         let work = async {
             let response = checked(self.exchange(request(method, path, body)?, Some(limit)).await?).await?;
-            let bytes = collect(response).await?;
-            // What says nothing is said in JSON as null.
-            let bytes = if bytes.is_empty() { b"null".as_slice() } else { &bytes };
-            serde_json::from_slice(bytes).map_err(|e| broken(format!("it answered something unexpected: {e}")))
+            decode(&collect(response).await?)
         };
         tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(silent(limit)))
     }
@@ -155,6 +163,17 @@ async fn collect(response: Response<Incoming>) -> Result<Bytes> {
     limited.collect().await.map(http_body_util::Collected::to_bytes).map_err(|e| broken(e.to_string()))
 }
 
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    // What says nothing is said in JSON as null.
+    let bytes = if bytes.is_empty() { b"null".as_slice() } else { bytes };
+    serde_json::from_slice(bytes).map_err(|e| broken(format!("it answered something unexpected: {e}")))
+}
+
+/// A text as part of a query.
+pub fn encoded(text: &str) -> impl std::fmt::Display + '_ {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
+}
+
 fn broken(why: String) -> Error {
     Error::new(ErrorCode::TransportError, "lost the connection to the sandbox", why).hint("mvmctl ps shows its state")
 }
@@ -163,6 +182,27 @@ fn silent(limit: Duration) -> Error {
     let why = format!("its supervisor did not answer within {} s", limit.as_secs());
     Error::new(ErrorCode::TransportError, "cannot reach the sandbox", why)
         .hint("mvmctl kill ends a sandbox whose supervisor hangs")
+}
+
+/// A stream of bytes.
+pub struct Raw {
+    body: Incoming,
+}
+
+impl Raw {
+    /// The next piece; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            match self.body.frame().await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => return Ok(Some(data)),
+                    Err(_trailers) => {}
+                },
+                Some(Err(e)) => return Err(broken(e.to_string())),
+                None => return Ok(None),
+            }
+        }
+    }
 }
 
 /// A stream of JSON lines.

@@ -14,6 +14,8 @@ pub struct Error {
     pub why: String,
     /// What the user can do; empty when there is nothing to add.
     pub hint: String,
+    /// The Linux error number behind it, the guest's or the host's, where there is one.
+    pub errno: Option<i32>,
 }
 
 /// The runtime's result type.
@@ -22,7 +24,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with a cause and no hint yet.
     pub fn new(code: ErrorCode, what: impl Into<String>, why: impl std::fmt::Display) -> Self {
-        Error { code, what: what.into(), why: why.to_string(), hint: String::new() }
+        Error { code, what: what.into(), why: why.to_string(), hint: String::new(), errno: None }
     }
 
     /// Adds what the user can do about it.
@@ -32,16 +34,25 @@ impl Error {
         self
     }
 
+    /// Adds the error number.
+    #[must_use]
+    pub fn errno(mut self, errno: i32) -> Self {
+        self.errno = Some(errno);
+        self
+    }
+
     /// A host I/O error, told apart by its kind: a full disk is `ResourceExhausted`, the rest `FileError`.
     pub fn io(what: impl Into<String>, err: impl Into<std::io::Error>) -> Self {
         let err = err.into();
-        match err.raw_os_error() {
+        let errno = err.raw_os_error();
+        let error = match errno {
             Some(libc::ENOSPC | libc::EDQUOT) => Error::new(ErrorCode::ResourceExhausted, what, "the disk is full")
                 .hint("free some space (`mvmctl template gc`), or point MVM_HOME at a larger disk"),
             Some(libc::EROFS) => Error::new(ErrorCode::FileError, what, "the file system is read-only")
                 .hint("point MVM_HOME at a directory that can be written"),
             _ => Error::new(ErrorCode::FileError, what, err),
-        }
+        };
+        Error { errno, ..error }
     }
 
     /// A defect or a host that behaves unexpectedly.
@@ -52,15 +63,15 @@ impl Error {
 
 impl From<Error> for ErrorObject {
     fn from(error: Error) -> Self {
-        let Error { code, what, why, hint } = error;
-        ErrorObject { code, what, why, hint }
+        let Error { code, what, why, hint, errno } = error;
+        ErrorObject { code, what, why, hint, errno }
     }
 }
 
 impl From<ErrorObject> for Error {
     fn from(error: ErrorObject) -> Self {
-        let ErrorObject { code, what, why, hint } = error;
-        Error { code, what, why, hint }
+        let ErrorObject { code, what, why, hint, errno } = error;
+        Error { code, what, why, hint, errno }
     }
 }
 

@@ -5,8 +5,10 @@
 
 pub mod agent;
 pub mod client;
+pub mod copy;
 pub mod doctor;
 pub mod error;
+pub mod files;
 pub mod home;
 pub mod host;
 pub mod image;

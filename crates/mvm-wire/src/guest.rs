@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::{FileReply, FileRequest};
+
 /// The first frame on a stream. Each stream carries one request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -27,6 +29,8 @@ pub enum Request {
     Halt,
     /// Write a tar archive, sent as input frames, onto the root disk. Only a build machine does this.
     Unpack,
+    /// Do something with the machine's files. Like `Exec` only once it is admitted.
+    File(FileRequest),
 }
 
 /// A new machine's identity and the randomness and time it starts from.
@@ -110,6 +114,8 @@ pub enum Reply {
     Exited(Exited),
     /// The request failed.
     Failed(Failure),
+    /// To `File`.
+    File(FileReply),
 }
 
 /// How a command ended.
@@ -160,4 +166,6 @@ pub enum Step {
     Protocol,
     /// Anything else; see the detail.
     Other,
+    /// An operation on a file.
+    File,
 }

@@ -5,6 +5,7 @@
 #[cfg(feature = "api")]
 pub mod api;
 mod error;
+pub mod files;
 pub mod frame;
 pub mod guest;
 pub mod hello;

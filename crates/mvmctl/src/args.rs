@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::sandbox::args::{
-    AttachArgs, DestroyArgs, DownArgs, ExecArgs, GcArgs, KeepArgs, KillArgs, OneArgs, PsArgs, UpArgs, WaitArgs,
+    AttachArgs, CpArgs, DestroyArgs, DownArgs, ExecArgs, FsCommand, GcArgs, KeepArgs, KillArgs, OneArgs, PsArgs,
+    UpArgs, WaitArgs,
 };
 
 /// Run code you do not trust in a real virtual machine on your own computer.
@@ -42,6 +43,11 @@ pub enum Command {
     Jobs(OneArgs),
     /// Show a job's output and follow it to its end
     Attach(AttachArgs),
+    /// Read, write and list a sandbox's files
+    #[command(subcommand)]
+    Fs(FsCommand),
+    /// Copy files and directories between this host and a sandbox
+    Cp(CpArgs),
     /// Wait until a sandbox is in a state, or one of its jobs has ended
     Wait(WaitArgs),
     /// Show what a sandbox uses

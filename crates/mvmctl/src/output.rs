@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use mvm_runtime::Error;
+use mvm_wire::api::ErrorObject;
 use serde_json::json;
 
 /// All went well.
@@ -24,8 +25,8 @@ pub fn error(error: &Error, as_json: bool) -> u8 {
 }
 
 /// An error as JSON.
-pub fn error_object(error: &Error) -> serde_json::Value {
-    json!({ "code": error.code, "what": error.what, "why": error.why, "hint": error.hint })
+pub fn error_object(error: &Error) -> ErrorObject {
+    error.clone().into()
 }
 
 /// Prints one JSON value on standard output. A reader that has gone is no error of ours.

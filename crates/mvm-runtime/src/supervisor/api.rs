@@ -24,18 +24,20 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Supervisor;
+use super::files;
 use super::jobs::Job;
 use super::lease;
 use super::output::Piece;
 use crate::error::Error;
 use crate::lifecycle;
 use crate::run::Control;
+use crate::vmm::guest::Guest;
 
 /// The longest that a request may wait for something to happen.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-type Shared = State<Arc<Supervisor>>;
-type Answer<T> = std::result::Result<Json<T>, Failed>;
+pub type Shared = State<Arc<Supervisor>>;
+pub type Answer<T> = std::result::Result<Json<T>, Failed>;
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -62,6 +64,14 @@ fn routes() -> OpenApiRouter<Arc<Supervisor>> {
         .routes(routes!(send_input))
         .routes(routes!(signal_job))
         .routes(routes!(resize_job))
+        .routes(routes!(files::read, files::write))
+        .routes(routes!(files::list))
+        .routes(routes!(files::stat))
+        .routes(routes!(files::mkdir))
+        .routes(routes!(files::rename))
+        .routes(routes!(files::remove))
+        .routes(routes!(files::copy_in))
+        .routes(routes!(files::copy_out))
 }
 
 /// The service.
@@ -106,7 +116,7 @@ impl IntoResponse for Failed {
     }
 }
 
-fn invalid(why: impl std::fmt::Display) -> Failed {
+pub fn invalid(why: impl std::fmt::Display) -> Failed {
     Failed(Error::new(ErrorCode::InvalidRequest, "cannot understand the request", why).hint("see the API's document"))
 }
 
@@ -393,12 +403,19 @@ impl Supervisor {
             return Err(Error::new(ErrorCode::InvalidRequest, "cannot start the command", why));
         }
         let slot = self.machine.lock().await;
-        let Some(running) = slot.as_ref() else {
-            let record = self.record()?;
-            return Err(lifecycle::refusal(&record.name, record.state, "run a command in"));
-        };
+        let running = slot.as_ref().ok_or_else(|| self.not_running("run a command in"))?;
         let exec = running.exec(&request);
         self.jobs.start(running.guest(), request, exec)
+    }
+
+    /// The session with the guest, for what needs a running machine.
+    pub async fn guest(&self, wanted: &str) -> crate::Result<Guest> {
+        let slot = self.machine.lock().await;
+        slot.as_ref().map(|running| running.guest().clone()).ok_or_else(|| self.not_running(wanted))
+    }
+
+    fn not_running(&self, wanted: &str) -> Error {
+        self.record().map_or_else(|e| e, |record| lifecycle::refusal(&record.name, record.state, wanted))
     }
 
     fn keep(&self, ttl: Duration, on_expiry: Option<OnExpiry>) -> crate::Result<Sandbox> {

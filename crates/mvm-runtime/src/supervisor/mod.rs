@@ -4,6 +4,7 @@
 //! Whether it lives is told by the lock in the sandbox's directory, which it holds from before its start to its end.
 
 mod api;
+mod files;
 mod jobs;
 mod lease;
 mod machine;

@@ -146,7 +146,7 @@ async fn converse(
         let (client, path) = (client.clone(), format!("/v1/jobs/{run_id}/stdin"));
         let feed = streams::input(true);
         // That it fails shows in how the command ends.
-        tokio::spawn(async move { client.send_input(&path, feed).await });
+        tokio::spawn(async move { client.put::<()>(&path, feed).await });
     }
     loop {
         tokio::select! {

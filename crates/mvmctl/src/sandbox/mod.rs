@@ -3,6 +3,7 @@
 pub mod args;
 pub mod change;
 pub mod exec;
+pub mod fs;
 pub mod show;
 pub mod up;
 
