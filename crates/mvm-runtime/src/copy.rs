@@ -166,3 +166,20 @@ fn too_deep(path: &[u8]) -> Error {
     )
     .hint("copy a part of it, or an archive")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Servers run these on any thread; that they can is checked when this is compiled.
+    #[allow(dead_code, reason = "it is only compiled")]
+    fn futures_can_move_between_threads(guest: &Guest, mut writing: crate::files::Writing) {
+        fn movable(_: impl Send) {}
+        let path = std::path::Path::new("/x");
+        movable(copy_in(guest, path, b"/x", "", Limits::default()));
+        movable(copy_out(guest, b"/x", path, Limits::default()));
+        movable(guest.list_dir(b"/x"));
+        movable(async move { writing.send(b"x").await });
+        movable(async move { guest.read_file(b"/x", 0, None).await?.next().await.map(drop) });
+    }
+}

@@ -36,7 +36,7 @@ impl Guest {
         let what = format!("cannot write {}", shown(&write.path));
         let Channel { mut frames, input } = begin(self, FileRequest::Write(write), &what).await?;
         let answer = tokio::spawn(async move { read_reply(&mut frames).await });
-        Ok(Writing { input, answer, what, bytes: 0 })
+        Ok(Writing { input, answer, what, bytes: 0, failed: None })
     }
 
     /// What is in a directory, sorted by name. One with more than 250,000 entries is refused.
@@ -145,18 +145,16 @@ pub struct Writing {
     answer: JoinHandle<Result<Reply>>,
     what: String,
     bytes: u64,
+    failed: Option<Error>,
 }
 
 impl Writing {
-    /// Sends bytes, as fast as the guest takes them. Fails as soon as the guest has failed.
+    /// Sends bytes, as fast as the guest takes them. Fails as soon as the guest has failed, and from then on. Not safe to
+    /// cancel, except by giving up the write.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<()> {
         // Pieces as the deadline means them, however much the caller has.
         for piece in bytes.chunks(mvm_wire::frame::MAX_PAYLOAD) {
-            tokio::select! {
-                biased;
-                answer = &mut self.answer => return Err(early(&self.what, answer)),
-                sent = in_time(IDLE_LIMIT, &self.what, self.input.send(piece)) => sent?,
-            }
+            self.step(piece).await?;
             self.bytes += piece.len() as u64;
         }
         Ok(())
@@ -164,33 +162,46 @@ impl Writing {
 
     /// Ends the file and waits until it is in its place. Returns how long it is, or what was added to it.
     pub async fn finish(mut self) -> Result<u64> {
-        let end = tokio::select! {
-            biased;
-            answer = &mut self.answer => return Err(early(&self.what, answer)),
-            end = in_time(IDLE_LIMIT, &self.what, self.input.end()) => end,
-        };
-        end?;
-        let answer = async { (&mut self.answer).await.unwrap_or_else(|e| Err(Error::internal(&*self.what, e))) };
-        match in_time(WORK_LIMIT, &self.what, answer).await? {
+        self.step(&[]).await?;
+        match in_time(WORK_LIMIT, &self.what, answer(&mut self.answer)).await? {
             Reply::File(FileReply::Written { bytes }) if bytes == self.bytes => Ok(bytes),
             other => Err(unexpected(&self.what, other)),
         }
     }
+
+    /// Sends one frame; an empty one is the end.
+    async fn step(&mut self, piece: &[u8]) -> Result<()> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        let send = async { if piece.is_empty() { self.input.end().await } else { self.input.send(piece).await } };
+        let sent = tokio::select! {
+            biased;
+            early = answer(&mut self.answer) => early.and_then(|reply| Err(unexpected(&self.what, reply))),
+            sent = in_time(IDLE_LIMIT, &self.what, send) => match sent {
+                // A guest that failed closes the stream, and what it said before says why.
+                Err(e) if e.code == ErrorCode::TransportError => {
+                    match in_time(IDLE_LIMIT, &self.what, answer(&mut self.answer)).await {
+                        Ok(reply) => Err(unexpected(&self.what, reply)),
+                        Err(_) => Err(e),
+                    }
+                }
+                sent => sent,
+            },
+        };
+        self.failed = sent.clone().err();
+        sent
+    }
+}
+
+async fn answer(task: &mut JoinHandle<Result<Reply>>) -> Result<Reply> {
+    task.await.unwrap_or_else(|e| Err(Error::internal("cannot write a file", e)))
 }
 
 impl Drop for Writing {
     fn drop(&mut self) {
         // It holds the stream, and the guest sees its end only when nobody holds it.
         self.answer.abort();
-    }
-}
-
-/// The guest answered before the end, which only a failure explains.
-fn early(what: &str, answer: std::result::Result<Result<Reply>, tokio::task::JoinError>) -> Error {
-    match answer {
-        Ok(Ok(reply)) => unexpected(what, reply),
-        Ok(Err(e)) => e,
-        Err(e) => Error::internal(what, e),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use mvm_runtime::ErrorCode;
 use mvm_runtime::vmm::guest::Guest;
+use mvm_wire::files::{Entry, FileKind, FileReply, Write};
 use mvm_wire::frame::{self, Kind};
 use mvm_wire::guest::{Exec, Reply, Request};
 use mvm_wire::hello::{HELLO_LEN, Hello, MAGIC, Scanner};
@@ -72,9 +73,9 @@ async fn a_guest_of_another_age_is_incompatible() {
     assert_eq!(error.code, ErrorCode::Incompatible);
 }
 
-/// Greets well and then answers the first request with these bytes on its stream.
-async fn answered_with(bytes: Vec<u8>) -> mvm_runtime::Result<Reply> {
-    let guest = greet(|mut peer| async move {
+/// A guest that greets well and then answers the first request with these bytes on its stream.
+async fn answering(bytes: Vec<u8>) -> Guest {
+    greet(|mut peer| async move {
         let hello = read_hello(&mut peer).await;
         peer.write_all(&hello.answer().encode()).await.unwrap();
         let mut session = yamux::Connection::new(peer.compat(), yamux::Config::default(), yamux::Mode::Server);
@@ -90,7 +91,11 @@ async fn answered_with(bytes: Vec<u8>) -> mvm_runtime::Result<Reply> {
         }
     })
     .await
-    .unwrap();
+    .unwrap()
+}
+
+async fn answered_with(bytes: Vec<u8>) -> mvm_runtime::Result<Reply> {
+    let guest = answering(bytes).await;
     tokio::time::timeout(BOUND, guest.call(&Request::Exec(Exec::default()))).await.expect("no hang")
 }
 
@@ -107,6 +112,79 @@ async fn frames_that_break_the_rules_are_refused() {
     }
     let honest = frame::message(Kind::Reply, &Reply::Done).unwrap();
     assert_eq!(answered_with(honest).await.unwrap(), Reply::Done, "the test itself can succeed");
+}
+
+fn file_reply(reply: FileReply) -> Vec<u8> {
+    frame::message(Kind::Reply, &Reply::File(reply)).unwrap()
+}
+
+fn output(bytes: &[u8]) -> Vec<u8> {
+    [&frame::header(Kind::Stdout, bytes.len())[..], bytes].concat()
+}
+
+fn named(name: &[u8]) -> Entry {
+    let (kind, name) = (FileKind::File, name.to_vec());
+    Entry { name, kind, size: 0, mode: 0o644, uid: 0, gid: 0, mtime_ns: 0, target: None }
+}
+
+#[tokio::test]
+async fn listings_that_cannot_be_are_refused() {
+    let entries = |names: &[&[u8]]| file_reply(FileReply::Entries(names.iter().map(|name| named(name)).collect()));
+    let end = |count| file_reply(FileReply::Listed { count });
+    let list = async |bytes: Vec<u8>| {
+        let guest = answering(bytes).await;
+        tokio::time::timeout(BOUND, guest.list_dir(b"/x")).await.expect("no hang")
+    };
+    for bytes in [
+        [entries(&[b"../../etc"]), end(1)].concat(),
+        [entries(&[b"a", b"b"]), entries(&[b"a"]), end(3)].concat(),
+        [entries(&[b"a"]), end(2)].concat(),
+        [entries(&[]), end(0)].concat(),
+        entries(&[b"a"]),
+        [output(b"x"), end(0)].concat(),
+        file_reply(FileReply::Done),
+    ] {
+        assert_eq!(list(bytes.clone()).await.unwrap_err().code, ErrorCode::TransportError, "{bytes:?}");
+    }
+    assert_eq!(list([entries(&[b"b"]), entries(&[b"a"]), end(2)].concat()).await.unwrap().len(), 2);
+    let endless = [b"a".as_slice(); 8000].iter().enumerate().map(|(i, _)| named(format!("f{i}").as_bytes())).collect();
+    let endless = file_reply(FileReply::Entries(endless)).repeat(40);
+    assert_eq!(list(endless).await.unwrap_err().code, ErrorCode::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn reads_and_writes_that_do_not_add_up_are_refused() {
+    let read = async |bytes: Vec<u8>| {
+        let guest = answering(bytes).await;
+        let work = async {
+            let mut reading = guest.read_file(b"/x", 0, Some(4)).await?;
+            let mut all = Vec::new();
+            while let Some(piece) = reading.next().await? {
+                all.extend_from_slice(piece);
+            }
+            Ok::<_, mvm_runtime::Error>(all)
+        };
+        tokio::time::timeout(BOUND, work).await.expect("no hang")
+    };
+    let end = |bytes| file_reply(FileReply::Read { bytes });
+    for bytes in [
+        [output(b"abcde"), end(5)].concat(),
+        [output(b"abc"), output(b"de"), end(5)].concat(),
+        [output(b"abc"), end(4)].concat(),
+        [output(b""), end(0)].concat(),
+        output(b"abc"),
+    ] {
+        assert_eq!(read(bytes.clone()).await.unwrap_err().code, ErrorCode::TransportError, "{bytes:?}");
+    }
+    assert_eq!(read([output(b"ab"), output(b"cd"), end(4)].concat()).await.unwrap(), b"abcd");
+    let guest = answering(file_reply(FileReply::Written { bytes: 0 })).await;
+    let mut writing = guest.write_file(Write { path: b"/x".into(), ..Write::default() }).await.unwrap();
+    let work = async {
+        while writing.send(&[0; 65536]).await.is_ok() {}
+        writing.finish().await
+    };
+    let error = tokio::time::timeout(BOUND, work).await.expect("no hang").unwrap_err();
+    assert_eq!(error.code, ErrorCode::TransportError);
 }
 
 #[tokio::test]
