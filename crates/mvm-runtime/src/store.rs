@@ -1,7 +1,7 @@
 //! What is known about sandboxes: one SQLite file that many processes read and write at once and that survives a
 //! kill at any point. A change of state and its record in the history are one transaction.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mvm_wire::ErrorCode;
 use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, OnExpiry, State, Transition};
@@ -105,7 +105,7 @@ impl Store {
             db.pragma_update(None, "secure_delete", true)?;
             Ok(db)
         };
-        let mut db = open().map_err(|e| Error::internal(format!("cannot open {}", path.display()), e))?;
+        let mut db = patiently(open).map_err(|e| Error::internal(format!("cannot open {}", path.display()), e))?;
         migrate(&mut db)?;
         // Commands' environments are in it.
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -265,6 +265,19 @@ impl Store {
             )
             .map_err(broken)?;
         self.get(id)
+    }
+}
+
+/// Tries again while another process makes the file or recovers it: for that SQLite does not wait by itself.
+fn patiently<T>(attempt: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let since = Instant::now();
+    loop {
+        match attempt() {
+            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) && since.elapsed() < BUSY => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
     }
 }
 
@@ -431,6 +444,18 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).filter(|won| *won).count()
         });
         assert_eq!(won, 1);
+    }
+
+    #[test]
+    fn many_who_open_a_new_store_at_once_all_can() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let home = &Home::at(dir.path().join("home"));
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(move || Store::open(home).map(drop))).collect();
+                threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+            });
+        }
     }
 
     #[test]
