@@ -3,7 +3,7 @@
 CARGO ?= cargo
 MVMCTL := target/release/mvmctl
 
-.PHONY: demo test deps test-deps build lint fmt bench boots openapi clean
+.PHONY: demo test deps test-deps build lint fmt bench boots faults openapi clean
 
 ## Installs what is missing, builds, sets up, and says hello from inside a microVM.
 demo: build
@@ -14,6 +14,7 @@ demo: build
 test: test-deps lint
 	$(CARGO) test --workspace --locked
 	PATH="$(CURDIR)/target/debug:$$PATH" MVM_HOME="$(CURDIR)/target/tmp/mvm-home" /usr/bin/python3 conformance/raw_client.py
+	PATH="$(CURDIR)/target/debug:$$PATH" MVM_HOME="$(CURDIR)/target/tmp/mvm-home" /usr/bin/python3 conformance/faults.py --rounds 40 --seed 2
 
 deps:
 	@scripts/install-deps.sh
@@ -30,6 +31,10 @@ lint:
 
 fmt:
 	$(CARGO) fmt --all
+
+## Kills clients, supervisors and machines at random moments: make faults ROUNDS=100 SEED=1
+faults: build
+	PATH="$(CURDIR)/target/release:$$PATH" /usr/bin/python3 conformance/faults.py --rounds $(or $(ROUNDS),100) --seed $(or $(SEED),1)
 
 ## Writes the document of the API on each sandbox's socket.
 openapi: build

@@ -10,9 +10,12 @@ use std::time::Duration;
 
 use futures_util::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use mvm_wire::hello::{Hello, Scanner};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// How often a port that says it is closed is looked at before it is used nevertheless, a millisecond apart.
+const MAX_CLOSED_LOOKS: u32 = 5000;
 /// The port's name, the same on the host's QEMU command line.
 const PORT_NAME: &str = "org.mvm.agent";
 
@@ -40,7 +43,8 @@ impl Port {
     ///
     /// The port is asked again and again, not waited for. After a restore it says for a moment that nobody holds the
     /// other end; the wake-up when that changes gets lost (measured: in two of three), and an event loop that has once
-    /// seen "closed" takes it as final and would spin on every empty read. So the session gets a new registration.
+    /// seen "closed" takes it as final and would spin on every empty read. So the session gets a new registration, once
+    /// the port no longer says so: a hello can be read before that.
     pub async fn greet(self) -> Result<(u16, Port)> {
         let fd = self.fd.into_inner();
         let mut scanner = Scanner::default();
@@ -59,11 +63,24 @@ impl Port {
                 break hello;
             }
         };
+        for _ in 0..MAX_CLOSED_LOOKS {
+            if !says_closed(&fd)? {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let mut port = Port { fd: watch(fd, Interest::READABLE | Interest::WRITABLE)? };
         let answer: Hello = hello.answer();
         port.write_all(&answer.encode()).await?;
         Ok((answer.max, port))
     }
+}
+
+/// Whether the port says at this moment that nobody holds the other end.
+fn says_closed(fd: &OwnedFd) -> Result<bool> {
+    let mut looked = [PollFd::new(fd, PollFlags::IN | PollFlags::OUT)];
+    rustix::event::poll(&mut looked, Some(&Timespec::default()))?;
+    Ok(looked[0].revents().contains(PollFlags::HUP))
 }
 
 /// Has the event loop watch a descriptor, which must be non-blocking.
