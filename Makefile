@@ -14,7 +14,6 @@ demo: build
 test: test-deps lint
 	$(CARGO) test --workspace --locked
 	PATH="$(CURDIR)/target/debug:$$PATH" MVM_HOME="$(CURDIR)/target/tmp/mvm-home" /usr/bin/python3 conformance/raw_client.py
-	PATH="$(CURDIR)/target/debug:$$PATH" MVM_HOME="$(CURDIR)/target/tmp/mvm-home" /usr/bin/python3 conformance/faults.py --rounds 40 --seed 2
 
 deps:
 	@scripts/install-deps.sh

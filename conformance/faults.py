@@ -134,10 +134,10 @@ def one_round(box: Box, rng: random.Random, number: int) -> str:
         except ProcessLookupError:
             pass
     client.communicate(timeout=DEADLINE)
-    if killed in ("supervisor", "machine"):
-        # A supervisor sees the end of its machine a moment later.
-        time.sleep(0.5)
     acknowledged = client.returncode == 0
+    if not acknowledged or killed in ("supervisor", "machine"):
+        # A supervisor sees the end of its machine a moment later, and completes what a client asked for that is gone.
+        time.sleep(1)
     if acknowledged:
         box.acknowledged(operation, value)
     elif killed == "nobody":
