@@ -147,8 +147,7 @@ pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress
     let ready = setup::ready(home, &request.image, progress).await?;
     let prepared = run::with_template(home, ready, &shape, true, progress).await?;
     let image = prepared.image();
-    fs::create_dir(home.sandboxes().join(&id)).context(|| "cannot create the sandbox's directory".into())?;
-    let made = found(&place, &id, &request, image, &mut store);
+    let made = found(home, &place, &id, &request, image, &mut store);
     let lock = match made {
         Ok(Founded::New(lock)) => lock,
         Ok(Founded::Before(record)) => {
@@ -174,13 +173,23 @@ enum Founded {
     Before(Box<Record>),
 }
 
-/// Its lock first, then its name: whoever finds the name finds somebody who holds the lock.
-fn found(place: &Place, id: &str, request: &CreateRequest, image: &Image, store: &mut Store) -> Result<Founded> {
-    let lock = File::options().create_new(true).read(true).write(true).mode(0o600).open(place.lock());
+/// Its lock first, then its name: whoever finds the directory or the name finds that somebody holds the lock.
+fn found(
+    home: &Home,
+    place: &Place,
+    id: &str,
+    request: &CreateRequest,
+    image: &Image,
+    store: &mut Store,
+) -> Result<Founded> {
+    let staging = home.staging("sandbox")?;
+    let draft = Place { dir: staging.path().to_owned() };
+    let lock = File::options().create_new(true).read(true).write(true).mode(0o600).open(draft.lock());
     let lock = lock.context(|| "cannot create the sandbox's lock".into())?;
     rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).context(|| "cannot lock the sandbox".into())?;
     let record = serde_json::to_vec(image).map_err(|e| Error::internal("cannot record the sandbox's image", e))?;
-    write_atomically(&place.image_record(), &record)?;
+    write_atomically(&draft.image_record(), &record)?;
+    staging.commit(&place.dir)?;
     match store.create(id, request, &image.digest)? {
         (_, true) => Ok(Founded::New(lock)),
         (record, false) => Ok(Founded::Before(Box::new(record))),
