@@ -49,6 +49,11 @@ impl Place {
         Place { dir: home.sandboxes().join(id) }
     }
 
+    /// The directory itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The socket of its API.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")
@@ -358,7 +363,7 @@ pub fn deletion_report(place: &Place, record: &Record) -> DeletionReport {
         removed: vec![
             memory,
             removed("disk", place.disk(), "unlinked"),
-            removed("supervisor's log", place.log(), "unlinked"),
+            removed("log", place.dir.join("log.ndjson"), "unlinked"),
             removed("environment of its commands", place.dir.join("../sandboxes.db"), "cleared in the store"),
         ],
         limits: vec![

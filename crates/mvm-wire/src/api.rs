@@ -7,6 +7,10 @@ use utoipa::ToSchema;
 
 use crate::ErrorCode;
 
+mod logs;
+
+pub use logs::{GapCause, LogEvent, LogGap, LogLine, LogSource};
+
 /// Where a sandbox is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -35,6 +39,17 @@ impl JobResult {
             },
             JobResult { signal: Some(signal), .. } => 128u8.saturating_add(*signal),
             JobResult { exit_code, .. } => exit_code.unwrap_or(125),
+        }
+    }
+
+    /// The end in a few words: `exit 3`, `signal 9`, `timed out`.
+    pub fn in_words(&self) -> String {
+        match self {
+            JobResult { error: Some(error), .. } => format!("lost ({})", error.why),
+            JobResult { timed_out: true, .. } => "timed out".to_owned(),
+            JobResult { not_started: Some(not_started), .. } => format!("not started ({})", not_started.reason),
+            JobResult { signal: Some(signal), .. } => format!("signal {signal}"),
+            result => format!("exit {}", result.exit_status()),
         }
     }
 }

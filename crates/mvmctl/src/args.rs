@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::sandbox::args::{
-    AttachArgs, CpArgs, DestroyArgs, DownArgs, ExecArgs, FsCommand, GcArgs, KeepArgs, KillArgs, OneArgs, PsArgs,
-    UpArgs, WaitArgs,
+    AttachArgs, CpArgs, DestroyArgs, DownArgs, ExecArgs, FsCommand, GcArgs, KeepArgs, KillArgs, LogsArgs, OneArgs,
+    PsArgs, UpArgs, WaitArgs,
 };
 
 /// Run code you do not trust in a real virtual machine on your own computer.
@@ -43,6 +43,8 @@ pub enum Command {
     Jobs(OneArgs),
     /// Show a job's output and follow it to its end
     Attach(AttachArgs),
+    /// Show what a sandbox's console printed, what its jobs wrote, and what was done with it
+    Logs(LogsArgs),
     /// Read, write and list a sandbox's files
     #[command(subcommand)]
     Fs(FsCommand),

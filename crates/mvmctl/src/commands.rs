@@ -4,7 +4,7 @@ use clap::CommandFactory;
 use mvm_runtime::{Error, Home, Result};
 
 use crate::args::{Cli, Command};
-use crate::sandbox::{change, exec, fs, show, up};
+use crate::sandbox::{change, exec, fs, logs, show, up};
 use crate::{bench, doctor, output, run, setup, template};
 
 /// Does what was asked.
@@ -17,6 +17,7 @@ pub fn dispatch(cli: Cli) -> u8 {
         Command::Exec(args) => exec::exec(*args),
         Command::Jobs(args) => show::jobs(args),
         Command::Attach(args) => exec::attach(args),
+        Command::Logs(args) => logs::logs(args),
         Command::Fs(command) => fs::fs(command),
         Command::Cp(args) => fs::cp(args),
         Command::Wait(args) => show::wait(args),

@@ -38,7 +38,12 @@ pub fn print_json(value: &serde_json::Value) {
 
 /// Prints a line on standard output.
 pub fn line(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    let _ = try_line(text);
+}
+
+/// The same; false if its reader has gone, which is no error of ours.
+pub fn try_line(text: &str) -> bool {
+    writeln!(std::io::stdout().lock(), "{text}").is_ok()
 }
 
 /// Prints what the argument parser says: help and versions are no errors.

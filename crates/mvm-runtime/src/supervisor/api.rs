@@ -27,6 +27,7 @@ use super::Supervisor;
 use super::files;
 use super::jobs::Job;
 use super::lease;
+use super::logs;
 use super::output::Piece;
 use crate::error::Error;
 use crate::lifecycle;
@@ -64,6 +65,7 @@ fn routes() -> OpenApiRouter<Arc<Supervisor>> {
         .routes(routes!(send_input))
         .routes(routes!(signal_job))
         .routes(routes!(resize_job))
+        .routes(routes!(logs::logs))
         .routes(routes!(files::read, files::write))
         .routes(routes!(files::list))
         .routes(routes!(files::stat))

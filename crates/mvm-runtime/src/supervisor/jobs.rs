@@ -9,6 +9,7 @@ use mvm_wire::api::{Job as Described, JobRequest, JobResult, Stream};
 use mvm_wire::guest::{Exec, TermSize};
 use tokio::sync::{mpsc, watch};
 
+use super::log::{Lines, Log};
 use super::output::Output;
 use crate::error::{Error, Result};
 use crate::run::{self, Control, Streams};
@@ -96,13 +97,19 @@ impl Job {
 }
 
 /// All commands of a sandbox since its supervisor started.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Jobs {
     /// In the order of their start.
     all: Mutex<BTreeMap<u64, Arc<Job>>>,
+    log: Arc<Log>,
 }
 
 impl Jobs {
+    /// None yet. What they do is logged there.
+    pub fn new(log: Arc<Log>) -> Jobs {
+        Jobs { all: Mutex::default(), log }
+    }
+
     fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Job>>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,7 +167,8 @@ impl Jobs {
         all.insert(number, job.clone());
         forget_oldest(&mut all);
         drop(all);
-        tokio::spawn(attend(job.clone(), guest.clone(), exec, feed, controlled));
+        self.log.say(&format!("{} started: {}", job.run_id, crate::text::harmless(&job.program)));
+        tokio::spawn(attend(job.clone(), self.log.clone(), guest.clone(), exec, feed, controlled));
         Ok(job)
     }
 
@@ -168,7 +176,7 @@ impl Jobs {
     pub fn lose_all(&self, why: &str) {
         let error = Error::new(ErrorCode::SandboxUnavailable, "the command was lost with its machine", why);
         for job in self.list() {
-            finish(&job, JobResult { error: Some(error.clone().into()), ..JobResult::default() });
+            finish(&job, &self.log, JobResult { error: Some(error.clone().into()), ..JobResult::default() });
         }
     }
 }
@@ -201,6 +209,7 @@ fn forget_oldest(all: &mut BTreeMap<u64, Arc<Job>>) {
 /// Stays with a command to its end.
 async fn attend(
     job: Arc<Job>,
+    log: Arc<Log>,
     guest: Guest,
     exec: Exec,
     feed: mpsc::Receiver<Vec<u8>>,
@@ -208,21 +217,23 @@ async fn attend(
 ) {
     let timeout = job.request.timeout_ms.map(Duration::from_millis);
     let started = Instant::now();
-    let mut sink = Sink(&job);
+    let mut sink = Sink::new(&job, &log);
     let attended = run::attend(&guest, exec, timeout, feed, &mut control, &mut sink).await;
     let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
     let result = match attended {
         Ok(attended) => attended.into(),
         Err(e) => JobResult { error: Some(e.into()), ..JobResult::default() },
     };
-    finish(&job, JobResult { duration_ms, ..result });
+    sink.end();
+    finish(&job, &log, JobResult { duration_ms, ..result });
 }
 
-fn finish(job: &Job, result: JobResult) {
+fn finish(job: &Job, log: &Log, result: JobResult) {
     let (_, _, stdout_bytes, stderr_bytes) = job.output.counts();
     job.result.send_if_modified(|known| {
         let first = known.is_none();
         if first {
+            log.say(&format!("{} ended: {}", job.run_id, result.in_words()));
             *known = Some(JobResult { stdout_bytes, stderr_bytes, ..result });
         }
         first
@@ -230,18 +241,39 @@ fn finish(job: &Job, result: JobResult) {
     job.output.close();
 }
 
-/// A job's output as a run's.
-struct Sink<'a>(&'a Job);
+/// A job's output as a run's. The caller of an attached command has its output; that of any other is logged.
+struct Sink<'a> {
+    job: &'a Job,
+    log: &'a Log,
+    lines: Option<[Lines; 2]>,
+}
 
-impl Streams for Sink<'_> {
-    async fn stdout(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.output.push(Stream::Stdout, bytes).await;
+impl<'a> Sink<'a> {
+    fn new(job: &'a Job, log: &'a Log) -> Sink<'a> {
+        let lines = || [Stream::Stdout, Stream::Stderr].map(|stream| log.of_job(&job.run_id, stream));
+        Sink { job, log, lines: (!job.attached).then(lines) }
+    }
+
+    async fn take(&mut self, stream: Stream, bytes: &[u8]) -> Result<()> {
+        self.job.output.push(stream, bytes).await;
+        if let Some([stdout, stderr]) = &mut self.lines {
+            (if stream == Stream::Stdout { stdout } else { stderr }).push(self.log, bytes);
+        }
         Ok(())
     }
 
+    fn end(&mut self) {
+        self.lines.iter_mut().flatten().for_each(|lines| lines.end(self.log));
+    }
+}
+
+impl Streams for Sink<'_> {
+    async fn stdout(&mut self, bytes: &[u8]) -> Result<()> {
+        self.take(Stream::Stdout, bytes).await
+    }
+
     async fn stderr(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.output.push(Stream::Stderr, bytes).await;
-        Ok(())
+        self.take(Stream::Stderr, bytes).await
     }
 }
 

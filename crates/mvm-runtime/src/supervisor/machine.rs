@@ -1,11 +1,13 @@
 //! The machine of a sandbox while it runs: how it comes up on the sandbox's disk, and how it ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::JobRequest;
+use mvm_wire::api::{JobRequest, LogSource};
 use mvm_wire::guest::{Exec, Request};
 
+use super::log::{self, Log};
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::host::Host;
@@ -69,6 +71,12 @@ impl Running {
     /// What keeps it apart from the host.
     pub fn isolation(&self) -> &Isolation {
         &self.ready.isolation
+    }
+
+    /// Logs what the console prints.
+    pub fn log_console(&self, log: Arc<Log>) {
+        let mut lines = log::Lines::new(LogSource::Console, None);
+        self.ready.machine.listen_to_console(Box::new(move |bytes| lines.push(&log, bytes)));
     }
 
     /// QEMU's process id.

@@ -7,6 +7,8 @@ mod api;
 mod files;
 mod jobs;
 mod lease;
+mod log;
+mod logs;
 mod machine;
 mod output;
 
@@ -28,6 +30,7 @@ use crate::sandboxes::{self, Place};
 use crate::store::{Outcome, Record, Store};
 
 use jobs::Jobs;
+use log::Log;
 use machine::Running;
 
 pub use api::document;
@@ -48,6 +51,7 @@ struct Supervisor {
     /// Held through each change of state, so that one begins when the last one is complete.
     machine: tokio::sync::Mutex<Option<Running>>,
     jobs: Jobs,
+    log: Arc<Log>,
     /// What the API says without waiting for a change to end.
     state: watch::Sender<State>,
     claimed: Notify,
@@ -106,13 +110,15 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
     let _ = std::fs::remove_file(place.socket());
     let listener = UnixListener::bind(place.socket())
         .context(|| format!("cannot create the socket {}", place.socket().display()))?;
+    let log = Arc::new(Log::open(place.dir())?);
     let supervisor = Arc::new(Supervisor {
         home,
         id: id.to_owned(),
         place,
         store: Mutex::new(store),
         machine: tokio::sync::Mutex::new(None),
-        jobs: Jobs::default(),
+        jobs: Jobs::new(log.clone()),
+        log,
         state: watch::Sender::new(record.state),
         claimed: Notify::new(),
         kept: Notify::new(),
@@ -166,13 +172,16 @@ impl Supervisor {
     /// Records a change of state and tells those who wait for one.
     fn apply(&self, action: Action, cause: &str) -> Result<Outcome> {
         let outcome = self.store().apply(&self.id, action, cause)?;
-        self.announce()?;
+        self.announce(cause)?;
         Ok(outcome)
     }
 
-    fn announce(&self) -> Result<()> {
+    fn announce(&self, cause: &str) -> Result<()> {
         let state = self.record()?.state;
-        self.state.send_replace(state);
+        let before = self.state.send_replace(state);
+        if before != state {
+            self.log.say(&format!("{before} → {state}: {cause}"));
+        }
         Ok(())
     }
 
@@ -197,6 +206,7 @@ impl Supervisor {
         match Running::start(&self.home, &self.place, record, first).await {
             Ok(running) => {
                 let guest = running.guest().clone();
+                running.log_console(self.log.clone());
                 *slot = Some(running);
                 self.apply(Action::Ready, "its agent answered")?;
                 tokio::spawn(self.clone().watch_machine(guest));
@@ -255,7 +265,7 @@ impl Supervisor {
         }
         let report = sandboxes::deletion_report(&self.place, &record);
         self.store().destroyed(&self.id, cause, &report)?;
-        self.announce()?;
+        self.announce(cause)?;
         self.place.remove();
         self.over.notify_one();
         Ok(report)

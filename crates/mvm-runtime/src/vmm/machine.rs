@@ -73,7 +73,23 @@ pub struct Machine {
     agent: Option<UnixStream>,
     control: Option<UnixStream>,
     commands_sent: usize,
-    console: Arc<Mutex<Vec<u8>>>,
+    console: Arc<Mutex<Console>>,
+}
+
+/// What the guest printed on its console.
+#[derive(Default)]
+struct Console {
+    tail: Vec<u8>,
+    listener: Option<ConsoleListener>,
+}
+
+/// Gets what the console prints, piece by piece.
+pub type ConsoleListener = Box<dyn FnMut(&[u8]) + Send>;
+
+impl std::fmt::Debug for Console {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Console").field("tail", &self.tail.len()).finish_non_exhaustive()
+    }
 }
 
 impl Machine {
@@ -190,8 +206,16 @@ impl Machine {
 
     /// The end of what the guest's console printed, made harmless.
     pub fn console_tail(&self) -> String {
-        let bytes = self.console.lock().map(|tail| tail.clone()).unwrap_or_default();
+        let bytes = self.console.lock().map(|console| console.tail.clone()).unwrap_or_default();
         crate::text::harmless(&String::from_utf8_lossy(&bytes))
+    }
+
+    /// Has somebody listen to the console: first to the end of what it printed before.
+    pub fn listen_to_console(&self, mut listener: ConsoleListener) {
+        if let Ok(mut console) = self.console.lock() {
+            listener(&console.tail);
+            console.listener = Some(listener);
+        }
     }
 
     /// The confinement that applied to this QEMU.
@@ -236,18 +260,21 @@ fn socket_pair() -> Result<(UnixStream, OwnedFd)> {
 }
 
 /// Reads the console for as long as the machine lives, so that it never blocks on us, and keeps its end.
-fn keep_tail(mut console: UnixStream) -> Arc<Mutex<Vec<u8>>> {
-    let tail = Arc::new(Mutex::new(Vec::new()));
-    let keep = tail.clone();
+fn keep_tail(mut socket: UnixStream) -> Arc<Mutex<Console>> {
+    let console = Arc::new(Mutex::new(Console::default()));
+    let keep = console.clone();
     tokio::spawn(async move {
         let mut chunk = [0; 4096];
-        while let Ok(len @ 1..) = console.read(&mut chunk).await {
-            if let Ok(mut tail) = keep.lock() {
-                tail.extend_from_slice(&chunk[..len]);
-                let excess = tail.len().saturating_sub(CONSOLE_TAIL);
-                tail.drain(..excess);
+        while let Ok(len @ 1..) = socket.read(&mut chunk).await {
+            if let Ok(mut console) = keep.lock() {
+                console.tail.extend_from_slice(&chunk[..len]);
+                let excess = console.tail.len().saturating_sub(CONSOLE_TAIL);
+                console.tail.drain(..excess);
+                if let Some(listener) = &mut console.listener {
+                    listener(&chunk[..len]);
+                }
             }
         }
     });
-    tail
+    console
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use mvm_wire::api::{OnExpiry, State};
+use mvm_wire::api::{LogSource, OnExpiry, State};
 
 use crate::args::{MachineArgs, parse_duration, parse_env, parse_size};
 
@@ -258,6 +258,53 @@ pub struct AttachArgs {
     /// Print one JSON object for each event
     #[arg(long)]
     pub json: bool,
+}
+
+/// `mvmctl logs`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What its console printed, what its supervisor did, and what started commands wrote, a line each. The \
+    output of commands that `exec` waited for went to their caller and is not in it. The log is bounded: lines that are \
+    no longer kept are counted.\n\nExamples:\n  mvmctl logs box --tail 20\n  mvmctl logs box -f --source job\n  \
+    mvmctl logs box --since 10m"
+)]
+pub struct LogsArgs {
+    /// Name or id of the sandbox
+    #[arg(value_name = "SANDBOX")]
+    pub sandbox: String,
+    /// Stay and show what comes
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Nothing earlier: so long ago (10m, 2h) or a time (2026-01-31T12:00:00Z)
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub since: Option<u64>,
+    /// Nothing later
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub until: Option<u64>,
+    /// Of what there is already, only the last so many lines
+    #[arg(long, short = 'n', value_name = "LINES")]
+    pub tail: Option<usize>,
+    /// Only lines from there
+    #[arg(long, value_parser = parse_source)]
+    pub source: Option<LogSource>,
+    /// Print one JSON object for each line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A time, as milliseconds since 1970.
+fn parse_moment(text: &str) -> Result<u64, String> {
+    if let Ok(ago) = parse_duration(text) {
+        return Ok(mvm_runtime::time::now_ms().saturating_sub(ago.as_millis() as u64));
+    }
+    let moment = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| "not a time; write it like 10m (so long ago) or 2026-01-31T12:00:00Z".to_owned())?;
+    Ok(moment.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64))
+}
+
+fn parse_source(text: &str) -> Result<LogSource, String> {
+    let names = LogSource::ALL.map(LogSource::name).join(", ");
+    LogSource::ALL.into_iter().find(|source| source.name() == text).ok_or(format!("not a source; there are {names}"))
 }
 
 /// `mvmctl fs`.

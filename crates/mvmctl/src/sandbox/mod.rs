@@ -4,6 +4,7 @@ pub mod args;
 pub mod change;
 pub mod exec;
 pub mod fs;
+pub mod logs;
 pub mod show;
 pub mod up;
 

@@ -193,10 +193,5 @@ pub fn jobs(args: OneArgs) -> u8 {
 }
 
 fn state_of(result: &JobResult) -> String {
-    match result {
-        JobResult { error: Some(_), .. } => "lost".to_owned(),
-        JobResult { timed_out: true, .. } => "timed out".to_owned(),
-        JobResult { signal: Some(signal), .. } => format!("signal {signal}"),
-        result => format!("exit {}", result.exit_status()),
-    }
+    if result.error.is_some() { "lost".to_owned() } else { result.in_words() }
 }

@@ -10,6 +10,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 /// The home that tests share.
 pub fn home() -> &'static Path {
     static HOME: OnceLock<PathBuf> = OnceLock::new();
@@ -87,4 +89,73 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(since.elapsed() < Duration::from_secs(60), "still not: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Runs a verb to its end.
+pub fn mvmctl(args: &[&str]) -> Ran {
+    command(home()).args(args).output().unwrap().into()
+}
+
+/// What a verb prints as JSON.
+pub fn json(args: &[&str]) -> Value {
+    let ran = mvmctl(args);
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {args:?}: {ran:?}"))
+}
+
+/// A sandbox that does not outlive its test.
+pub struct Sandbox(pub String);
+
+impl Sandbox {
+    pub fn up(name: &str, options: &[&str]) -> Sandbox {
+        let ran = mvmctl(&[&["up", "--image", "base", "--name", name], options].concat());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        Sandbox(name.to_owned())
+    }
+
+    pub fn sh(&self, script: &str) -> Ran {
+        mvmctl(&["exec", &self.0, "--", "sh", "-c", script])
+    }
+
+    pub fn inspect(&self) -> Value {
+        json(&["inspect", &self.0, "--json"])
+    }
+
+    pub fn state(&self) -> String {
+        self.inspect()["state"].as_str().unwrap().to_owned()
+    }
+
+    /// How many of its processes are such a sleep.
+    pub fn sleepers(&self) -> String {
+        self.sh("ps | grep -c '[/]bin/sleep 1000$'").stdout.trim().to_owned()
+    }
+
+    /// The process that supervises it: the one that has its id among its arguments.
+    pub fn supervisor(&self) -> u32 {
+        let id = self.inspect()["id"].as_str().unwrap().to_owned();
+        let is_it = |pid: &u32| {
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let arguments: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
+            arguments.get(1) == Some(&b"supervise".as_slice()) && arguments.get(2) == Some(&id.as_bytes())
+        };
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.find(is_it).expect("it has a supervisor")
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        mvmctl(&["kill", &self.0]);
+    }
+}
+
+/// Kills a process, which exists.
+pub fn kill(pid: u32) {
+    assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+}
+
+/// The machine of a supervisor.
+pub fn machine_of(supervisor: u32) -> u32 {
+    let children = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();
+    children.split_whitespace().next().unwrap().parse().unwrap()
 }

@@ -1,0 +1,37 @@
+//! The log over the API.
+
+use axum::extract::State;
+use axum::response::Response;
+use futures_util::stream;
+use mvm_wire::api::{ErrorBody, LogEvent, LogSource};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::api::{Asked, Failed, Shared, ndjson};
+use super::log::{Reader, Wanted};
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct LogsQuery {
+    /// Whether to stay and wait for more; otherwise what there is.
+    #[serde(default)]
+    follow: bool,
+    /// Nothing earlier, milliseconds since 1970.
+    since_ms: Option<u64>,
+    /// Nothing later, milliseconds since 1970. A follower ends then.
+    until_ms: Option<u64>,
+    /// Of what there is already, only so many of the last lines.
+    tail: Option<usize>,
+    /// Only lines from there.
+    source: Option<LogSource>,
+}
+
+/// The log: console, supervisor, and output of started commands, line by line. It is bounded: what is no longer kept, or
+/// came faster than it is logged, is a gap event with its count.
+#[utoipa::path(get, path = "/v1/logs", params(LogsQuery), responses(
+    (status = 200, body = LogEvent, content_type = "application/x-ndjson"), (status = "default", body = ErrorBody)))]
+pub async fn logs(State(supervisor): Shared, Asked(query): Asked<LogsQuery>) -> std::result::Result<Response, Failed> {
+    let LogsQuery { follow, since_ms, until_ms, tail, source } = query;
+    let reader = Reader::new(supervisor.log.clone(), Wanted { follow, since_ms, until_ms, tail, source });
+    Ok(ndjson(stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) })))
+}
