@@ -11,15 +11,14 @@ use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use mvm_wire::frame::{self, HEADER_LEN, Kind};
 use mvm_wire::guest::{Exec, Exited, Failure, Reply, Signal, Status, Step, TermSize};
 use rustix::process::{Pid, Signal as Sig, kill_process_group};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use crate::cgroup::Cgroup;
 use crate::child::{self, Spare};
-use crate::link::watch;
+use crate::input::{Input, Suspension};
 use crate::process::{self, Process};
-use crate::serve::{SPLIT, read_frame, write_reply};
+use crate::serve::{SPLIT, write_reply};
 
 /// How much output is read at once.
 const CHUNK: usize = 2 * SPLIT - HEADER_LEN;
@@ -31,6 +30,8 @@ const PREPARE_AFTER: Duration = Duration::from_millis(1);
 /// Cgroups kept for later commands.
 const MAX_FREE_CGROUPS: usize = 16;
 
+/// How often a suspension is looked at, a millisecond apart.
+const SUSPEND_LOOKS: u32 = 20_000;
 /// Grace periods, deferred frees and write-back are over after this.
 const KERNEL_SETTLES: Duration = Duration::from_millis(400);
 
@@ -45,6 +46,9 @@ pub struct Jobs {
     next_id: Cell<u64>,
     /// Preparations that wait for their time.
     preparing: Cell<usize>,
+    /// Running commands that a suspension left.
+    parked: RefCell<HashMap<u64, Presence>>,
+    suspension: Suspension,
 }
 
 /// Where the next command will be, and the child that will become it.
@@ -87,6 +91,23 @@ impl Jobs {
         rustix::fs::sync();
         tokio::time::sleep(KERNEL_SETTLES).await;
         rustix::fs::sync();
+    }
+
+    /// Waits until every command has been left, or is over. An error after a time that an honest host never needs.
+    pub async fn suspend_all(&self) -> Result<()> {
+        self.suspension.set(true);
+        for _ in 0..SUSPEND_LOOKS {
+            if self.running.borrow().keys().all(|id| self.parked.borrow().contains_key(id)) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Err(ErrorKind::TimedOut.into())
+    }
+
+    /// A new session begins: commands are attended to as usual.
+    pub fn suspension_is_over(&self) {
+        self.suspension.set(false);
     }
 
     /// Whether no command runs.
@@ -148,31 +169,71 @@ where
 {
     let (reader, writer) = stream.split();
     let writer = Mutex::new(writer);
-    let refuse = async |reply: Reply| write_reply(&mut *writer.lock().await, &reply).await;
     if exec.argv.is_empty() {
-        return refuse(failed(Step::Protocol, 0, "an empty command")).await;
+        return reply(&writer, failed(Step::Protocol, 0, "an empty command")).await;
     }
     let Next { id, cgroup, child } = match jobs.take_next() {
         Ok(next) => next,
-        Err(e) => return refuse(failed(Step::Spawn, e.raw_os_error().unwrap_or(0), "no process")).await,
+        Err(e) => return reply(&writer, failed(Step::Spawn, e.raw_os_error().unwrap_or(0), "no process")).await,
     };
     let process = match process::start(&exec, child) {
         Ok(process) => process,
         Err(failure) => {
             tokio::task::spawn_local(prepare_later(jobs.clone()));
-            return refuse(Reply::Failed(failure)).await;
+            return reply(&writer, Reply::Failed(failure)).await;
         }
     };
-    write_reply(&mut *writer.lock().await, &Reply::Started { job: id }).await?;
     let terminal = if process.errors.is_none() { Some(process.output.get_ref().try_clone()?) } else { None };
     let job = Rc::new(Job { cgroup, pid: process.pid, terminal });
     jobs.running.borrow_mut().insert(id, job.clone());
-    let result = attend(&job, process, reader, &writer).await;
+    accompany(jobs, id, Presence::of(job, process), reader, writer).await
+}
+
+/// Takes part again in a command that a suspension left.
+pub async fn resume<S>(jobs: &Rc<Jobs>, id: u64, stream: S) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (reader, writer) = stream.split();
+    let writer = Mutex::new(writer);
+    let parked = jobs.parked.borrow_mut().remove(&id);
+    match parked {
+        Some(presence) => accompany(jobs, id, presence, reader, writer).await,
+        None => reply(&writer, no_job(id)).await,
+    }
+}
+
+async fn reply<W: AsyncWrite + Unpin>(writer: &Mutex<W>, reply: Reply) -> Result<()> {
+    write_reply(&mut *writer.lock().await, &reply).await
+}
+
+/// Stays with a command until it is over, or a suspension parks it.
+async fn accompany<R, W>(jobs: &Rc<Jobs>, id: u64, mut presence: Presence, reader: R, writer: Mutex<W>) -> Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let started = reply(&writer, Reply::Started { job: id }).await;
+    let turn = match started {
+        Ok(()) => attend(jobs, &mut presence, reader, &writer).await,
+        Err(e) => Err(e),
+    };
+    if let Ok(Turn::Parked) = turn {
+        jobs.parked.borrow_mut().insert(id, presence);
+        reply(&writer, Reply::Suspended).await?;
+        return writer.into_inner().close().await;
+    }
+    let job = presence.job;
+    if turn.is_err() {
+        job.cgroup.clear().await;
+    }
     jobs.running.borrow_mut().remove(&id);
+    let oom_killed = job.cgroup.oom_killed();
     jobs.retire(job);
     tokio::task::spawn_local(prepare_later(jobs.clone()));
-    let exited = result?;
-    write_reply(&mut *writer.lock().await, &Reply::Exited(exited)).await?;
+    if let Turn::Ended(status) = turn? {
+        reply(&writer, Reply::Exited(Exited { status, oom_killed })).await?;
+    }
     writer.into_inner().close().await
 }
 
@@ -184,59 +245,109 @@ async fn prepare_later(jobs: Rc<Jobs>) {
     jobs.preparing.set(jobs.preparing.get() - 1);
 }
 
+/// All that is known of a running command besides the stream that it is followed on.
+#[derive(Debug)]
+struct Presence {
+    job: Rc<Job>,
+    process: Process,
+    /// How its first process ended, once it has.
+    status: Option<Status>,
+    input: Input,
+}
+
+impl Presence {
+    fn of(job: Rc<Job>, mut process: Process) -> Presence {
+        let input = Input::new(process.input.take(), job.terminal.is_some());
+        Presence { job, process, status: None, input }
+    }
+}
+
+/// Why a command is no longer attended to.
+enum Turn {
+    /// It is over.
+    Ended(Status),
+    /// All that it wrote so far was sent; it goes on later, on another stream.
+    Parked,
+}
+
 /// Moves bytes until the command is over, and ends what is left of its tree.
-async fn attend<R, W>(job: &Job, process: Process, reader: R, writer: &Mutex<W>) -> Result<Exited>
+async fn attend<R, W>(jobs: &Jobs, presence: &mut Presence, reader: R, writer: &Mutex<W>) -> Result<Turn>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let Process { input, output, errors, ended, .. } = process;
-    let pump_out = pump(output, Kind::Stdout, writer);
+    let Presence { job, process: Process { output, errors, ended, .. }, status, input } = presence;
+    let stop = Stop::default();
+    let pump_out = pump(output, Kind::Stdout, writer, &stop);
     let pump_err = async {
         match errors {
-            Some(errors) => pump(errors, Kind::Stderr, writer).await,
+            Some(errors) => pump(errors, Kind::Stderr, writer, &stop).await,
             None => Ok(()),
         }
     };
+    let mut pumps = std::pin::pin!(async { tokio::try_join!(pump_out, pump_err) });
+    let mut pumped = None;
     let leader = async {
-        let status = ended.await.unwrap_or(Status::Signal(9));
+        let status = match *status {
+            Some(status) => status,
+            None => *status.insert(ended.await.unwrap_or(Status::Signal(9))),
+        };
         // The result of a command is a result about all of it: what the leader left behind goes first.
         job.cgroup.clear().await;
         status
     };
-    let outputs = async { tokio::try_join!(pump_out, pump_err) };
-    let finish = async {
-        tokio::pin!(outputs);
-        let mut leader = std::pin::pin!(leader);
-        let mut drained = None;
-        let status = loop {
-            tokio::select! {
-                status = &mut leader => break status,
-                result = &mut outputs, if drained.is_none() => drained = Some(result),
-            }
-        };
-        match drained {
-            Some(result) => result.map(|_| ())?,
-            None => drop(tokio::time::timeout(DRAIN, &mut outputs).await),
+    let mut leader = std::pin::pin!(leader);
+    let mut feeding = std::pin::pin!(input.feed(&jobs.suspension, reader));
+    let ended = loop {
+        tokio::select! {
+            status = &mut leader => break Some(status),
+            marked = &mut feeding => if marked { break None } else { return Err(ErrorKind::BrokenPipe.into()) },
+            result = &mut pumps, if pumped.is_none() => pumped = Some(result),
         }
-        Ok::<Status, std::io::Error>(status)
     };
-    let caller_gone = feed(reader, input, job.terminal.is_some());
-    let status = tokio::select! {
-        status = finish => status,
-        () = caller_gone => Err(ErrorKind::BrokenPipe.into()),
-    };
-    if status.is_err() {
-        job.cgroup.clear().await;
+    match (ended, pumped) {
+        (_, Some(pumped)) => drop(pumped?),
+        (Some(_), None) => drop(tokio::time::timeout(DRAIN, pumps).await),
+        (None, None) => {
+            stop.set();
+            pumps.await?;
+        }
     }
-    Ok(Exited { status: status?, oom_killed: job.cgroup.oom_killed() })
+    Ok(ended.map_or(Turn::Parked, Turn::Ended))
 }
 
-/// Sends what the command writes, as it comes, until nobody can write any more.
-async fn pump<W: AsyncWrite + Unpin>(source: AsyncFd<OwnedFd>, kind: Kind, writer: &Mutex<W>) -> Result<()> {
+/// Tells the pumps to stop between two pieces.
+#[derive(Debug, Default)]
+struct Stop {
+    set: Cell<bool>,
+    changed: Notify,
+}
+
+impl Stop {
+    fn set(&self) {
+        self.set.set(true);
+        self.changed.notify_waiters();
+    }
+
+    async fn wait(&self) {
+        let changed = self.changed.notified();
+        if !self.set.get() {
+            changed.await;
+        }
+    }
+}
+
+/// Sends what the command writes, as it comes, until nobody can write any more, or until it is told to stop.
+async fn pump<W>(source: &AsyncFd<OwnedFd>, kind: Kind, writer: &Mutex<W>, stop: &Stop) -> Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
     let mut buffer = vec![0; HEADER_LEN + CHUNK];
     loop {
-        let mut guard = source.readable().await?;
+        let mut guard = tokio::select! {
+            guard = source.readable() => guard?,
+            () = stop.wait() => return Ok(()),
+        };
         let len = match guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut buffer[HEADER_LEN..])?)) {
             Ok(Ok(0)) => return Ok(()),
             Ok(Ok(len)) => len,
@@ -250,36 +361,4 @@ async fn pump<W: AsyncWrite + Unpin>(source: AsyncFd<OwnedFd>, kind: Kind, write
         writer.write_all(&buffer[..HEADER_LEN + len]).await?;
         writer.flush().await?;
     }
-}
-
-/// Passes input frames on. Returns when the caller is gone; the end of input alone is not the end.
-async fn feed<R: AsyncRead + Unpin>(mut reader: R, input: Option<OwnedFd>, terminal: bool) {
-    let mut sink = input.and_then(|fd| {
-        rustix::io::ioctl_fionbio(&fd, true).ok()?;
-        watch(fd, Interest::WRITABLE).ok()
-    });
-    let mut payload = Vec::new();
-    while let Ok(Kind::Stdin) = read_frame(&mut reader, &mut payload).await {
-        let end = payload.is_empty();
-        if end && terminal {
-            payload.push(0x04);
-        }
-        if let Some(fd) = &sink {
-            // A command that closed its input is no reason to stop listening to the caller.
-            if write_all(fd, &payload).await.is_err() || (end && !terminal) {
-                sink = None;
-            }
-        }
-    }
-}
-
-async fn write_all(fd: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> Result<()> {
-    while !bytes.is_empty() {
-        let mut guard = fd.writable().await?;
-        match guard.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), bytes)?)) {
-            Ok(written) => bytes = &bytes[written?..],
-            Err(_would_block) => {}
-        }
-    }
-    Ok(())
 }

@@ -9,6 +9,7 @@ mod boot;
 mod cgroup;
 mod child;
 mod files;
+mod input;
 mod job;
 mod link;
 mod process;

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use mvm_wire::frame::{self, HEADER_LEN, Kind};
-use mvm_wire::guest::{Failure, Reply, Request, Step};
+use mvm_wire::guest::{Failure, Quiesce, Reply, Request, Step};
 use tokio::task::LocalSet;
 use yamux::{Config, Connection, Mode, Stream};
 
@@ -71,6 +71,7 @@ pub async fn serve(role: Role) -> Result<()> {
 async fn session(machine: &Rc<Machine>, port: &mut Port) {
     machine.admitted.set(false);
     machine.quiesced.set(false);
+    machine.jobs.suspension_is_over();
     let mut config = Config::default();
     config.set_split_send_size(SPLIT);
     let port = BufWriter::with_capacity(32 * 1024, BufReader::with_capacity(READ_AHEAD, port));
@@ -103,17 +104,22 @@ async fn handle(machine: &Machine, mut stream: Stream) -> Result<()> {
     let mut payload = Vec::new();
     let kind = read_frame(&mut stream, &mut payload).await?;
     let request = (kind == Kind::Request).then(|| frame::decode::<Request>(&payload).ok()).flatten();
-    let quiescing = request == Some(Request::Quiesce);
+    let quiescing = matches!(request, Some(Request::Quiesce(_)));
     let reply = match request {
         Some(Request::Exec(exec)) if machine.admitted.get() => {
             return job::run(&machine.jobs, exec, stream).await;
         }
+        Some(Request::Resume { job }) if machine.admitted.get() => {
+            return job::resume(&machine.jobs, job, stream).await;
+        }
         Some(Request::File(request)) if machine.admitted.get() => return files::serve(request, stream).await,
-        Some(Request::Exec(_) | Request::File(_)) => failed(Step::NotAdmitted, "not admitted"),
+        Some(Request::Exec(_) | Request::Resume { .. } | Request::File(_)) => failed(Step::NotAdmitted, "not admitted"),
         Some(Request::Admit(request)) => admit_machine(machine, &request).await,
         Some(Request::Signal(signal)) => machine.jobs.signal(signal),
         Some(Request::Resize { job, size }) => machine.jobs.resize(job, size),
-        Some(Request::Quiesce) => quiesce(machine).await,
+        Some(Request::Suspend) => suspend(machine).await,
+        Some(Request::Quiesce(quiesce)) => quiesce_machine(machine, quiesce).await,
+        Some(Request::Thaw) => thaw(machine).await,
         Some(Request::Halt) => halt(),
         Some(Request::Unpack) => return unpack_stream(machine, stream).await,
         None => failed(Step::Protocol, "not a request"),
@@ -127,11 +133,6 @@ async fn handle(machine: &Machine, mut stream: Stream) -> Result<()> {
 async fn admit_machine(machine: &Machine, request: &mvm_wire::guest::Admit) -> Reply {
     match machine.identity.admit(request) {
         Ok(admitted) => {
-            if machine.frozen.replace(false) {
-                if let Err(e) = cgroup::freeze_all(false).await {
-                    return other(&e);
-                }
-            }
             machine.admitted.set(true);
             Reply::Admitted(admitted)
         }
@@ -139,20 +140,41 @@ async fn admit_machine(machine: &Machine, request: &mvm_wire::guest::Admit) -> R
     }
 }
 
-async fn quiesce(machine: &Machine) -> Reply {
-    if machine.role == Role::Builder {
-        return Reply::Done;
-    }
-    if machine.jobs.none_runs() {
-        machine.jobs.settle().await;
-        return Reply::Done;
-    }
-    rustix::fs::sync();
-    machine.frozen.set(true);
-    match cgroup::freeze_all(true).await {
+async fn suspend(machine: &Machine) -> Reply {
+    match machine.jobs.suspend_all().await {
         Ok(()) => Reply::Done,
         Err(e) => other(&e),
     }
+}
+
+async fn quiesce_machine(machine: &Machine, Quiesce { settle }: Quiesce) -> Reply {
+    if machine.role == Role::Builder {
+        return Reply::Done;
+    }
+    if settle && machine.jobs.none_runs() {
+        machine.jobs.settle().await;
+        return Reply::Done;
+    }
+    machine.frozen.set(true);
+    let frozen = cgroup::freeze_all(true).await;
+    // Nothing writes any more: what is on the disk now is what a start without this memory finds.
+    rustix::fs::sync();
+    match frozen {
+        Ok(()) => Reply::Done,
+        Err(e) => other(&e),
+    }
+}
+
+async fn thaw(machine: &Machine) -> Reply {
+    if !machine.admitted.get() {
+        return failed(Step::NotAdmitted, "not admitted");
+    }
+    if machine.frozen.replace(false) {
+        if let Err(e) = cgroup::freeze_all(false).await {
+            return other(&e);
+        }
+    }
+    Reply::Done
 }
 
 /// What a power cut would lose is written, and nothing writes any more.

@@ -75,6 +75,11 @@ impl Home {
         self.root.join("sandboxes")
     }
 
+    /// Snapshots, one directory for each id.
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
     /// Work in progress.
     pub fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
@@ -82,7 +87,8 @@ impl Home {
 
     /// Makes the directories that are missing, private to the user.
     pub fn create(&self) -> Result<()> {
-        for dir in [self.root.clone(), self.kernels(), self.images(), self.templates(), self.sandboxes(), self.tmp()] {
+        let all = [self.kernels(), self.images(), self.templates(), self.sandboxes(), self.snapshots(), self.tmp()];
+        for dir in [self.root.clone()].into_iter().chain(all) {
             create_dir(&dir).map_err(|e| match e.hint.is_empty() {
                 true => e.hint("point MVM_HOME at a directory that can be written"),
                 false => e,

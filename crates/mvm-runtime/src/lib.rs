@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod client;
+pub mod command;
 pub mod copy;
 pub mod doctor;
 pub mod error;
@@ -14,12 +15,15 @@ pub mod host;
 pub mod image;
 pub mod kernel;
 pub mod lifecycle;
+pub mod place;
+pub mod point;
 pub mod process;
 pub mod progress;
 pub mod run;
 pub mod sandbox;
 pub mod sandboxes;
 pub mod setup;
+pub mod snapshots;
 pub mod stamp;
 pub mod store;
 pub mod supervisor;

@@ -1,8 +1,13 @@
 //! The life of a sandbox as one pure function: no I/O, no clock, no lock.
 //!
 //! ```text
-//! creating ─► running ── stop, or its machine ends ──► stopped ─ start ─► creating
-//!     └──────────┴── its kernel or its VMM breaks ───► failed ── start ─► creating
+//! creating ─► running ◄─ resume ── frozen
+//!     │         │  ▲                │  ▲
+//!     │         │  └── freeze ──────┼──┘
+//!     │         └── pause ──────────┴────► cold ── resume ──► restoring ──► running
+//!     │                                                           └─ refused ──► cold
+//!     │   running, frozen, cold ── stop, or the machine ends ──► stopped ─ start ─► creating
+//!     └── running, frozen, restoring ── its kernel or its VMM breaks ──► failed ─ start ─► creating
 //! any ── destroy ──► destroyed
 //! ```
 //!
@@ -26,6 +31,14 @@ pub enum Action {
     Halt,
     /// The machine, or what runs it, broke.
     Fail,
+    /// What was saved does not fit or is damaged; it is as it was.
+    Refuse,
+    /// A caller wants it to hold still, in memory.
+    Freeze,
+    /// A caller wants it saved, and nothing of it to run.
+    Pause,
+    /// A caller wants it to go on where it was.
+    Resume,
     /// A caller wants it to end; the disk is kept.
     Stop,
     /// A caller wants it to run again on its disk.
@@ -36,10 +49,21 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 6] =
-        [Action::Ready, Action::Halt, Action::Fail, Action::Stop, Action::Start, Action::Destroy];
-    /// What callers can ask for.
-    pub const OF_CALLERS: [Action; 3] = [Action::Stop, Action::Start, Action::Destroy];
+    pub const ALL: [Action; 10] = [
+        Action::Ready,
+        Action::Halt,
+        Action::Fail,
+        Action::Refuse,
+        Action::Freeze,
+        Action::Pause,
+        Action::Resume,
+        Action::Stop,
+        Action::Start,
+        Action::Destroy,
+    ];
+    /// What callers can ask for, the likeliest first.
+    pub const OF_CALLERS: [Action; 6] =
+        [Action::Resume, Action::Start, Action::Pause, Action::Freeze, Action::Stop, Action::Destroy];
 }
 
 impl fmt::Display for Action {
@@ -48,6 +72,10 @@ impl fmt::Display for Action {
             Action::Ready => "ready",
             Action::Halt => "halt",
             Action::Fail => "fail",
+            Action::Refuse => "refuse",
+            Action::Freeze => "freeze",
+            Action::Pause => "pause",
+            Action::Resume => "resume",
             Action::Stop => "stop",
             Action::Start => "start",
             Action::Destroy => "destroy",
@@ -69,21 +97,50 @@ pub enum Verdict {
 /// The whole state machine.
 pub fn judge(state: State, action: Action) -> Verdict {
     use Verdict::{Already, Move, Refused};
-    match (state, action) {
-        (State::Destroyed, Action::Destroy) => Already,
-        (State::Destroyed, _) => Refused,
-        (_, Action::Destroy) => Move(State::Destroyed),
-        (State::Creating, Action::Ready) => Move(State::Running),
-        (State::Creating | State::Running, Action::Fail) => Move(State::Failed),
-        (State::Creating | State::Running, Action::Halt) => Move(State::Stopped),
-        (State::Running, Action::Stop) => Move(State::Stopped),
-        (State::Creating | State::Running, Action::Start) => Already,
-        (State::Stopped, Action::Stop) => Already,
-        (State::Stopped | State::Failed, Action::Start) => Move(State::Creating),
-        (State::Creating, Action::Stop)
-        | (State::Running, Action::Ready)
-        | (State::Failed, Action::Stop)
-        | (State::Stopped | State::Failed, Action::Ready | Action::Halt | Action::Fail) => Refused,
+    match (action, state) {
+        (Action::Destroy, State::Destroyed) => Already,
+        (Action::Destroy, _) => Move(State::Destroyed),
+
+        (Action::Ready, State::Creating | State::Restoring) => Move(State::Running),
+        (Action::Halt, State::Creating | State::Running | State::Frozen | State::Restoring) => Move(State::Stopped),
+        (Action::Fail, State::Creating | State::Running | State::Frozen | State::Restoring) => Move(State::Failed),
+        (Action::Refuse, State::Restoring) => Move(State::Cold),
+
+        (Action::Freeze, State::Running) => Move(State::Frozen),
+        (Action::Freeze, State::Frozen) => Already,
+        (Action::Pause, State::Running | State::Frozen) => Move(State::Cold),
+        (Action::Pause, State::Cold) => Already,
+        (Action::Resume, State::Frozen) => Move(State::Running),
+        (Action::Resume, State::Cold) => Move(State::Restoring),
+        (Action::Resume, State::Running | State::Restoring) => Already,
+        (Action::Stop, State::Running | State::Frozen | State::Cold) => Move(State::Stopped),
+        (Action::Stop, State::Stopped) => Already,
+        (Action::Start, State::Stopped | State::Failed) => Move(State::Creating),
+        (Action::Start, State::Creating | State::Running) => Already,
+
+        (Action::Ready, State::Running | State::Frozen | State::Cold | State::Stopped | State::Failed)
+        | (Action::Halt | Action::Fail, State::Cold | State::Stopped | State::Failed)
+        | (
+            Action::Refuse,
+            State::Creating | State::Running | State::Frozen | State::Cold | State::Stopped | State::Failed,
+        )
+        | (Action::Freeze, State::Creating | State::Cold | State::Restoring | State::Stopped | State::Failed)
+        | (Action::Pause, State::Creating | State::Restoring | State::Stopped | State::Failed)
+        | (Action::Resume, State::Creating | State::Stopped | State::Failed)
+        | (Action::Stop, State::Creating | State::Restoring | State::Failed)
+        | (Action::Start, State::Frozen | State::Cold | State::Restoring)
+        | (
+            Action::Ready
+            | Action::Halt
+            | Action::Fail
+            | Action::Refuse
+            | Action::Freeze
+            | Action::Pause
+            | Action::Resume
+            | Action::Stop
+            | Action::Start,
+            State::Destroyed,
+        ) => Refused,
     }
 }
 

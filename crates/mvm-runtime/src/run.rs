@@ -4,32 +4,29 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{JobResult, NotStarted};
-use mvm_wire::guest::{Exec, Exited, Failure, Reply, Request, Signal, Status, Step, TermSize};
+use mvm_wire::api::JobResult;
+use mvm_wire::guest::{Exec, TermSize};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::command::{self, Control, Streams};
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::host::{self, Accelerator, Host};
 use crate::image::Image;
 use crate::kernel::Kernel;
 use crate::progress::Progress;
+use crate::sandbox::{self, Identity};
 use crate::setup;
 use crate::template::{self, BOOT_LIMIT, Recipe};
+use crate::vmm;
 use crate::vmm::confine::LayerReport;
-use crate::vmm::guest::{Channel, Frame, Frames, Guest, Input, describe};
+use crate::vmm::guest::Guest;
 use crate::vmm::machine::{Launch, Machine, Memory};
 use crate::vmm::qemu::Shape;
-use crate::{sandbox, vmm};
 
 /// How long a restored clone may take to answer. It takes about 20 ms on an idle host.
 const CLONE_LIMIT: Duration = Duration::from_secs(30);
-/// How long the guest may take to start a command.
-const START_LIMIT: Duration = Duration::from_secs(30);
-/// How long the guest may take to report a command that was killed, before its machine goes.
-const KILL_LIMIT: Duration = Duration::from_secs(3);
-
 /// What to run, and in what.
 #[derive(Debug, Clone)]
 pub struct RunRequest {
@@ -79,27 +76,23 @@ pub struct Isolation {
     pub backend_version: String,
     /// Accelerator.
     pub accelerator: Accelerator,
-    /// Whether the machine was a clone of a template.
+    /// Whether the machine was a clone of something saved: a template, a snapshot, its own memory.
     pub template: bool,
     /// Each layer of the VMM's confinement and whether it applied.
     pub layers: Vec<LayerReport>,
 }
 
-/// What the caller wants of a running command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// Send it this signal; 9 kills its whole tree.
-    Signal(u8),
-    /// Its terminal has another size now.
-    Resize(TermSize),
-}
-
-/// Where a command's output goes and its input comes from.
-pub trait Streams {
-    /// Takes standard output. An error ends the run: nobody listens any more.
-    fn stdout(&mut self, bytes: &[u8]) -> impl Future<Output = Result<()>> + Send;
-    /// Takes standard error.
-    fn stderr(&mut self, bytes: &[u8]) -> impl Future<Output = Result<()>> + Send;
+impl Isolation {
+    /// What keeps a machine apart from its host.
+    pub fn of(host: &Host, machine: &Machine, template: bool) -> Isolation {
+        Isolation {
+            backend: "qemu",
+            backend_version: host.qemu.version.clone(),
+            accelerator: host.accelerator(),
+            template,
+            layers: machine.layers().to_vec(),
+        }
+    }
 }
 
 /// Everything that a run needs before its machine can start, found or made.
@@ -155,6 +148,8 @@ pub struct Ready {
     pub guest: Guest,
     /// Its id.
     pub id: String,
+    /// What it is known by.
+    pub identity: Identity,
     /// What confines it.
     pub isolation: Isolation,
 }
@@ -176,23 +171,19 @@ pub async fn start_on(prepared: &Prepared, shape: &Shape, id: String, disks: Vec
     let (memory, origin, limit) = match &prepared.template {
         Some(template) => {
             let (memory, state) = template.open_machine()?;
-            (Memory::CopyOnWrite(memory), vmm::machine::Origin::Restore(state), CLONE_LIMIT)
+            let origin = vmm::machine::Origin::Restore { devices: state, paused: false };
+            (Memory::CopyOnWrite(memory), origin, CLONE_LIMIT)
         }
-        None => (Memory::Private, template::boot_origin(&prepared.kernel, false)?, BOOT_LIMIT),
+        None => (Memory::Fresh, template::boot_origin(&prepared.kernel, false)?, BOOT_LIMIT),
     };
     let mut machine = Machine::start(Launch { host, accelerator, shape, memory, disks, origin })?;
     let guest = machine.greet(limit).await?;
-    if let Err(e) = guest.admit(sandbox::admission(&id)?).await {
+    let identity = Identity::new(&id)?;
+    if let Err(e) = guest.admit(identity.admission()?).await {
         return Err(machine.explain(e).await);
     }
-    let isolation = Isolation {
-        backend: "qemu",
-        backend_version: host.qemu.version.clone(),
-        accelerator,
-        template: prepared.template.is_some(),
-        layers: machine.layers().to_vec(),
-    };
-    Ok(Ready { machine, guest, id, isolation })
+    let isolation = Isolation::of(host, &machine, prepared.template.is_some());
+    Ok(Ready { machine, guest, id, identity, isolation })
 }
 
 /// Runs the command. `feed` yields its standard input, `control` what the caller wants meanwhile.
@@ -218,8 +209,7 @@ pub async fn run(
         stdin: request.stdin,
     };
     let started = Instant::now();
-    let attended = attend(&ready.guest, exec, request.timeout, feed, control, streams).await;
-    let attended = match attended {
+    let attended = match command::complete(&ready.guest, exec, request.timeout, feed, control, streams).await {
         Ok(attended) => attended,
         Err(e) if e.code == ErrorCode::TransportError => return Err(ready.machine.explain(e).await),
         Err(e) => return Err(e),
@@ -233,158 +223,6 @@ pub async fn run(
         image_digest: prepared.image.digest.clone(),
         isolation: ready.isolation,
     })
-}
-
-/// How a command on a guest ended.
-#[derive(Debug)]
-pub struct Attended {
-    /// How it ended, or why it could not start.
-    pub outcome: std::result::Result<Exited, Failure>,
-    /// Its time was up.
-    pub timed_out: bool,
-}
-
-impl From<Attended> for JobResult {
-    fn from(attended: Attended) -> JobResult {
-        let mut result = JobResult { timed_out: attended.timed_out, ..JobResult::default() };
-        match attended.outcome {
-            Ok(exited) => {
-                result.oom_killed = exited.oom_killed;
-                match exited.status {
-                    Status::Code(code) => result.exit_code = Some(code),
-                    Status::Signal(signal) => result.signal = Some(signal),
-                }
-            }
-            Err(failure) => {
-                let missing = matches!(failure.errno, libc::ENOENT | libc::ENOTDIR);
-                let reason = if missing { NotStarted::NOT_FOUND } else { NotStarted::NOT_EXECUTABLE };
-                let command = crate::text::harmless(&failure.detail);
-                result.not_started = Some(NotStarted { reason: reason.into(), command, errno: failure.errno });
-            }
-        }
-        result
-    }
-}
-
-/// Starts a command on a guest and stays with it to its end.
-pub async fn attend(
-    guest: &Guest,
-    exec: Exec,
-    timeout: Option<Duration>,
-    feed: mpsc::Receiver<Vec<u8>>,
-    control: &mut mpsc::Receiver<Control>,
-    streams: &mut impl Streams,
-) -> Result<Attended> {
-    let start = async {
-        let mut channel = guest.exec(exec).await?;
-        let reply = channel.reply().await?;
-        Ok((channel, reply))
-    };
-    let (channel, reply) = tokio::time::timeout(START_LIMIT, start)
-        .await
-        .unwrap_or_else(|_| Err(vmm::guest::broken("start the command", "the guest did not answer within 30 s")))?;
-    let job = match reply {
-        Reply::Started { job } => job,
-        Reply::Failed(failure) => return refused(failure),
-        other => return Err(vmm::guest::broken("start the command", format!("the guest answered {other:?}"))),
-    };
-    let Channel { mut frames, input } = channel;
-    let feeding = send_input(input, feed);
-    let commanding = obey(guest, job, control);
-    let output = collect(&mut frames, streams);
-    tokio::pin!(output);
-    let deadline = async {
-        match timeout {
-            Some(limit) => tokio::time::sleep(limit).await,
-            None => std::future::pending().await,
-        }
-    };
-    let ended = tokio::select! {
-        biased;
-        exited = &mut output => Some(exited?),
-        () = deadline => None,
-        result = commanding => match result? {},
-        never = feeding => match never {},
-    };
-    if let Some(exited) = ended {
-        return Ok(Attended { outcome: Ok(exited), timed_out: false });
-    }
-    let killed = async {
-        guest.call(&Request::Signal(Signal { job, number: 9 })).await?;
-        output.await
-    };
-    let exited = match tokio::time::timeout(KILL_LIMIT, killed).await {
-        Ok(exited) => exited?,
-        // It goes with its machine; what it wrote is kept.
-        Err(_) => Exited { status: Status::Signal(9), oom_killed: false },
-    };
-    Ok(Attended { outcome: Ok(exited), timed_out: true })
-}
-
-fn refused(failure: Failure) -> Result<Attended> {
-    match failure.step {
-        Step::Program => Ok(Attended { outcome: Err(failure), timed_out: false }),
-        Step::Cwd => Err(Error::new(
-            ErrorCode::InvalidRequest,
-            format!("cannot enter the working directory {}", crate::text::harmless(&failure.detail)),
-            std::io::Error::from_raw_os_error(failure.errno),
-        )
-        .hint("name a directory that exists in the image with --cwd")),
-        Step::User => Err(Error::new(
-            ErrorCode::InvalidRequest,
-            "cannot run as that user",
-            crate::text::harmless(&failure.detail),
-        )
-        .hint("name a user of the image, or uid:gid, with --user")),
-        Step::Spawn => Err(Error::new(
-            ErrorCode::ResourceExhausted,
-            "the guest cannot start the command",
-            std::io::Error::from_raw_os_error(failure.errno),
-        )
-        .hint("give it more memory with --memory")),
-        _ => Err(Error::new(ErrorCode::SandboxUnavailable, "the guest cannot start the command", describe(&failure))),
-    }
-}
-
-/// Passes output on until the command has ended.
-async fn collect(frames: &mut Frames, streams: &mut impl Streams) -> Result<Exited> {
-    loop {
-        match frames.next().await? {
-            Frame::Stdout(bytes) => streams.stdout(bytes).await?,
-            Frame::Stderr(bytes) => streams.stderr(bytes).await?,
-            Frame::Reply(Reply::Exited(exited)) => return Ok(exited),
-            Frame::Reply(Reply::Failed(failure)) => {
-                return Err(Error::new(ErrorCode::SandboxUnavailable, "the command was lost", describe(&failure)));
-            }
-            Frame::Reply(other) => {
-                return Err(vmm::guest::broken("follow the command", format!("the guest answered {other:?}")));
-            }
-        }
-    }
-}
-
-/// Passes input on to its end, then waits for ever: the end of input is not the end of the command.
-async fn send_input(mut input: Input, mut feed: mpsc::Receiver<Vec<u8>>) -> std::convert::Infallible {
-    while let Some(bytes) = feed.recv().await {
-        // A broken channel is reported by the side that reads.
-        if input.send(&bytes).await.is_err() {
-            break;
-        }
-    }
-    let _ = input.end().await;
-    let _stays_open = input;
-    std::future::pending().await
-}
-
-async fn obey(guest: &Guest, job: u64, control: &mut mpsc::Receiver<Control>) -> Result<std::convert::Infallible> {
-    loop {
-        let request = match control.recv().await {
-            Some(Control::Signal(number)) => Request::Signal(Signal { job, number }),
-            Some(Control::Resize(size)) => Request::Resize { job, size },
-            None => std::future::pending().await,
-        };
-        guest.call(&request).await?;
-    }
 }
 
 /// Refuses a shape that no machine can have, or this host cannot give.

@@ -3,42 +3,63 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mvm_wire::guest::Admit;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::vmm::guest::fill_random;
 
 /// A new sandbox id: `mvm-` and 12 hex digits. It is also the guest's host name.
 pub fn new_id() -> Result<String> {
-    let mut bytes = [0; 6];
-    fill_random(&mut bytes)?;
-    Ok(format!("mvm-{}", hex::encode(bytes)))
+    Ok(format!("mvm-{}", random_hex::<6>()?))
 }
 
 /// A new run id: `run-` and 16 hex digits.
 pub fn new_run_id() -> Result<String> {
-    let mut bytes = [0; 8];
-    fill_random(&mut bytes)?;
-    Ok(format!("run-{}", hex::encode(bytes)))
+    Ok(format!("run-{}", random_hex::<8>()?))
 }
 
-/// A fresh identity for the sandbox: nothing in it is shared with any other machine.
-pub fn admission(id: &str) -> Result<Admit> {
-    let mut entropy = [0; 32];
-    let mut machine = [0; 16];
-    let mut boot = [0; 16];
-    fill_random(&mut entropy)?;
-    fill_random(&mut machine)?;
-    fill_random(&mut boot)?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_err(|e| Error::internal("the host's clock is before 1970", e))?;
-    Ok(Admit {
-        entropy,
-        realtime_ns: now.as_nanos() as u64,
-        hostname: id.to_owned(),
-        machine_id: hex::encode(machine),
-        boot_id: uuid(boot),
-    })
+/// A new snapshot id: `snap-` and 12 hex digits.
+pub fn new_snapshot_id() -> Result<String> {
+    Ok(format!("snap-{}", random_hex::<6>()?))
+}
+
+fn random_hex<const BYTES: usize>() -> Result<String> {
+    let mut bytes = [0; BYTES];
+    fill_random(&mut bytes)?;
+    Ok(hex::encode(bytes))
+}
+
+/// What a machine is known by, to itself and to its programs. It stays when the machine comes back from its own memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    hostname: String,
+    machine_id: String,
+    boot_id: String,
+}
+
+impl Identity {
+    /// A new one for the sandbox with this id: nothing in it is shared with any other machine.
+    pub fn new(id: &str) -> Result<Identity> {
+        let mut boot = [0; 16];
+        fill_random(&mut boot)?;
+        Ok(Identity { hostname: id.to_owned(), machine_id: random_hex::<16>()?, boot_id: uuid(boot) })
+    }
+
+    /// An admission of a machine with this identity, now: with randomness that no other admission has.
+    pub fn admission(&self) -> Result<Admit> {
+        let mut entropy = [0; 32];
+        fill_random(&mut entropy)?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_err(|e| Error::internal("the host's clock is before 1970", e))?;
+        Ok(Admit {
+            entropy,
+            realtime_ns: now.as_nanos() as u64,
+            hostname: self.hostname.clone(),
+            machine_id: self.machine_id.clone(),
+            boot_id: self.boot_id.clone(),
+        })
+    }
 }
 
 /// A version 4 UUID from random bytes.
@@ -55,9 +76,17 @@ mod tests {
 
     #[test]
     fn identities_are_well_formed_and_never_alike() {
-        let (a, b) = (admission("mvm-1").unwrap(), admission("mvm-1").unwrap());
-        assert_ne!((a.entropy, &a.machine_id, &a.boot_id), (b.entropy, &b.machine_id, &b.boot_id));
+        let (a, b) = (Identity::new("mvm-1").unwrap(), Identity::new("mvm-1").unwrap());
+        assert!(a.machine_id != b.machine_id && a.boot_id != b.boot_id);
         assert_eq!(uuid([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
         assert_eq!(a.machine_id.len(), 32);
+    }
+
+    #[test]
+    fn one_identity_is_admitted_twice_with_different_randomness() {
+        let identity = Identity::new("mvm-1").unwrap();
+        let (a, b) = (identity.admission().unwrap(), identity.admission().unwrap());
+        assert_ne!(a.entropy, b.entropy);
+        assert_eq!((a.boot_id, a.machine_id), (b.boot_id, b.machine_id));
     }
 }

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,13 +17,15 @@ use mvm_wire::api::{
 use rustix::fs::FlockOperation;
 
 use crate::error::{Error, IoContext, Result};
-use crate::home::{Home, read_json, write_atomically};
+use crate::home::{Home, write_atomically};
 use crate::image::Image;
 use crate::lifecycle::{self, Action};
+use crate::place::{Place, space};
 use crate::progress::Progress;
 use crate::run;
 use crate::sandbox;
 use crate::setup;
+use crate::snapshots::{self, Snapshot};
 use crate::store::{Record, Store};
 use crate::supervisor::LOCK_FD;
 use crate::vmm::qemu::Shape;
@@ -37,125 +39,120 @@ const MAX_SOCKET_PATH: usize = 107;
 /// The largest environment, in bytes, of a request.
 const MAX_ENV: usize = 128 << 10;
 
-/// The directory of one sandbox.
-#[derive(Debug, Clone)]
-pub struct Place {
-    dir: PathBuf,
-}
-
-impl Place {
-    /// Where the sandbox with this id is.
-    pub fn of(home: &Home, id: &str) -> Place {
-        Place { dir: home.sandboxes().join(id) }
-    }
-
-    /// The directory itself.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// The socket of its API.
-    pub fn socket(&self) -> PathBuf {
-        self.dir.join("api.sock")
-    }
-
-    /// Its disk, an overlay on the image's.
-    pub fn disk(&self) -> PathBuf {
-        self.dir.join("disk.qcow2")
-    }
-
-    fn lock(&self) -> PathBuf {
-        self.dir.join("lock")
-    }
-
-    fn image_record(&self) -> PathBuf {
-        self.dir.join("image.json")
-    }
-
-    /// What the supervisor says, should it ever break.
-    fn log(&self) -> PathBuf {
-        self.dir.join("supervisor.log")
-    }
-
-    /// The image that its disk lies on.
-    pub fn image(&self) -> Result<Image> {
-        read_json(&self.image_record())
-            .ok_or_else(|| Error::internal("cannot read which image the sandbox has", "its record is damaged"))
-    }
-
-    /// Makes its disk, with the content of its template's.
-    pub fn create_disk(&self, template: &mut File) -> Result<()> {
-        let what = || format!("cannot create the disk {}", self.disk().display());
-        let mut disk = File::options().create_new(true).write(true).mode(0o600).open(self.disk()).context(what)?;
-        std::io::copy(template, &mut disk).and_then(|_| disk.sync_all()).context(what)
-    }
-
-    /// Opens its disk for writing.
-    pub fn open_disk(&self) -> Result<File> {
-        let open = File::options().read(true).write(true).open(self.disk());
-        open.context(|| format!("cannot open the disk {}", self.disk().display()))
-    }
-
-    /// Disk space that its disk takes, in bytes.
-    pub fn disk_usage(&self) -> u64 {
-        fs::metadata(self.disk()).map_or(0, |meta| meta.blocks() * 512)
-    }
-
-    /// Removes all of it.
-    pub fn remove(&self) {
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-
-    /// Takes its lock if no supervisor holds it.
-    fn take_lock(&self) -> Option<File> {
-        let lock = File::options().read(true).write(true).open(self.lock()).ok()?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
-        // The file may have been removed, and another be there now.
-        let same = |a: &fs::Metadata, b: &fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
-        let current = fs::metadata(self.lock()).ok()?;
-        lock.metadata().ok().filter(|held| same(held, &current))?;
-        Some(lock)
-    }
-
-    /// The process that holds the lock, as it wrote it there itself.
-    fn holder(&self) -> Option<rustix::process::Pid> {
-        rustix::process::Pid::from_raw(fs::read_to_string(self.lock()).ok()?.trim().parse().ok()?)
-    }
-}
-
-/// The images that the disks of sandboxes lie on, whether a name still points to them or not.
+/// The images that the disks of sandboxes and snapshots lie on, whether a name still points to them or not.
 pub fn images_in_use(home: &Home) -> Vec<Image> {
-    let entries = fs::read_dir(home.sandboxes()).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Place { dir: entry.path() }.image().ok()).collect()
+    let dirs = [home.sandboxes(), home.snapshots()];
+    let entries = dirs.iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
+    entries.filter_map(|entry| Place::at(entry.path()).image().ok()).collect()
 }
 
 /// Makes a sandbox and waits until commands can run in it. False if the idempotency key had made it before.
 pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress) -> Result<(Sandbox, bool)> {
-    let request = complete(request)?;
-    let id = sandbox::new_id()?;
-    let place = Place::of(home, &id);
-    if place.socket().as_os_str().len() > MAX_SOCKET_PATH {
-        return Err(Error::new(
-            ErrorCode::InvalidRequest,
-            format!("cannot create the sandbox {}", request.name),
-            "the path of its socket would be longer than a socket's can be",
-        )
-        .hint("point MVM_HOME at a directory with a shorter path"));
-    }
-    let mut store = Store::open(home)?;
+    let snapshot = match request.snapshot.as_str() {
+        "" if request.disk_only => {
+            return Err(invalid("there is no snapshot to take the disk of", "mvmctl restore SNAPSHOT"));
+        }
+        "" => None,
+        name => Some(snapshots::find(home, name)?),
+    };
+    let request = complete(match &snapshot {
+        Some(snapshot) => as_in_snapshot(request, &snapshot.record.request)?,
+        None => request,
+    })?;
     // Before anything is booted for it.
+    let store = Store::open(home)?;
     if let (Ok(holder), true) = (store.find(&request.name), request.idempotency_key.is_empty()) {
         return Err(taken(&request.name, holder.state));
     }
+    drop(store);
     let shape = shape(&request);
     run::check_shape(&shape)?;
-    let ready = setup::ready(home, &request.image, progress).await?;
-    let prepared = run::with_template(home, ready, &shape, true, progress).await?;
-    let image = prepared.image();
-    let made = found(home, &place, &id, &request, image, &mut store);
-    let lock = match made {
-        Ok(Founded::New(lock)) => lock,
-        Ok(Founded::Before(record)) => {
+    let Some(snapshot) = snapshot else {
+        let ready = setup::ready(home, &request.image, progress).await?;
+        let prepared = run::with_template(home, ready, &shape, true, progress).await?;
+        return found(home, request, prepared.image(), |_| Ok(()));
+    };
+    let whole = match (snapshot.point(), request.disk_only) {
+        (Ok(point), true) => point.check_disk(&snapshot.dir),
+        (Ok(point), false) => point.check(&snapshot.dir),
+        // The disk needs no record to be booted on.
+        (Err(_), true) => Ok(()),
+        (Err(e), false) => Err(e),
+    };
+    whole.map_err(|e| instead(e, &snapshot))?;
+    let disk_only = request.disk_only;
+    let made = found(home, request, &snapshot.image()?, |place| snapshots::give(&snapshot.dir, place, disk_only));
+    made.map_err(|e| instead(e, &snapshot))
+}
+
+/// Makes a sandbox that goes on from the point in a directory.
+pub fn create_from(home: &Home, point: &Path, request: CreateRequest) -> Result<Sandbox> {
+    let image = Place::at(point).image()?;
+    found(home, complete(request)?, &image, |place| snapshots::give(point, place, false)).map(|(sandbox, _)| sandbox)
+}
+
+/// Says what can be done with a snapshot that cannot be gone on from.
+fn instead(error: Error, snapshot: &Snapshot) -> Error {
+    if error.code != ErrorCode::RestoreRefused {
+        return error;
+    }
+    let name = &snapshot.record.name;
+    let why = error.why.clone();
+    Error { what: format!("cannot restore the snapshot {name}"), why, ..error }
+        .hint(format!("mvmctl restore {name} --disk-only boots from its disk alone"))
+}
+
+/// A request for what was saved: image and shape are not for the caller to choose, the environment is added to.
+fn as_in_snapshot(request: CreateRequest, saved: &CreateRequest) -> Result<CreateRequest> {
+    let same = |given: u64, saved: u64| given == 0 || given == saved;
+    let CreateRequest { cpus, memory_mib, disk_bytes, .. } = request;
+    if !(request.image.is_empty() || request.image == saved.image)
+        || !same(cpus.into(), saved.cpus.into())
+        || !same(memory_mib.into(), saved.memory_mib.into())
+        || !same(disk_bytes, saved.disk_bytes)
+    {
+        return Err(invalid("image and shape are the snapshot's", "leave out image, cpus, memory and disk"));
+    }
+    let mut env = saved.env.clone();
+    env.extend(request.env);
+    Ok(CreateRequest {
+        image: saved.image.clone(),
+        cpus: saved.cpus,
+        memory_mib: saved.memory_mib,
+        disk_bytes: saved.disk_bytes,
+        env,
+        ..request
+    })
+}
+
+/// Lays a sandbox's directory, takes its name, and starts its supervisor. Its lock first, then its name: whoever finds the
+/// directory or the name finds that somebody holds the lock.
+fn found(
+    home: &Home,
+    request: CreateRequest,
+    image: &Image,
+    lay: impl FnOnce(&Place) -> Result<()>,
+) -> Result<(Sandbox, bool)> {
+    let id = sandbox::new_id()?;
+    let place = Place::of(home, &id);
+    if place.socket().as_os_str().len() > MAX_SOCKET_PATH {
+        let why = "the path of its socket would be longer than a socket's can be";
+        return Err(Error::new(ErrorCode::InvalidRequest, format!("cannot create the sandbox {}", request.name), why)
+            .hint("point MVM_HOME at a directory with a shorter path"));
+    }
+    let mut store = Store::open(home)?;
+    let staging = home.staging("sandbox")?;
+    let draft = Place::at(staging.path());
+    let lock = File::options().create_new(true).read(true).write(true).mode(0o600).open(draft.lock());
+    let lock = lock.context(|| "cannot create the sandbox's lock".into())?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).context(|| "cannot lock the sandbox".into())?;
+    let record = serde_json::to_vec(image).map_err(|e| Error::internal("cannot record the sandbox's image", e))?;
+    write_atomically(&draft.image_record(), &record)?;
+    lay(&draft)?;
+    staging.commit(place.dir())?;
+    let record = match store.create(&id, &request, &image.digest) {
+        Ok((_, true)) => launch(home, &place, &id, lock).and_then(|()| store.get(&id)),
+        Ok((record, false)) => {
             place.remove();
             return Ok((describe(home, &record), false));
         }
@@ -164,47 +161,21 @@ pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress
             return Err(e);
         }
     };
-    if let Err(e) = launch(home, &place, &id, lock) {
-        let report = deletion_report(&place, &store.get(&id)?);
-        store.destroyed(&id, &e.to_string(), &report)?;
-        place.remove();
-        return Err(e);
-    }
-    Ok((describe(home, &store.get(&id)?), true))
-}
-
-enum Founded {
-    New(File),
-    Before(Box<Record>),
-}
-
-/// Its lock first, then its name: whoever finds the directory or the name finds that somebody holds the lock.
-fn found(
-    home: &Home,
-    place: &Place,
-    id: &str,
-    request: &CreateRequest,
-    image: &Image,
-    store: &mut Store,
-) -> Result<Founded> {
-    let staging = home.staging("sandbox")?;
-    let draft = Place { dir: staging.path().to_owned() };
-    let lock = File::options().create_new(true).read(true).write(true).mode(0o600).open(draft.lock());
-    let lock = lock.context(|| "cannot create the sandbox's lock".into())?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).context(|| "cannot lock the sandbox".into())?;
-    let record = serde_json::to_vec(image).map_err(|e| Error::internal("cannot record the sandbox's image", e))?;
-    write_atomically(&draft.image_record(), &record)?;
-    staging.commit(&place.dir)?;
-    match store.create(id, request, &image.digest)? {
-        (_, true) => Ok(Founded::New(lock)),
-        (record, false) => Ok(Founded::Before(Box::new(record))),
+    match record {
+        Ok(record) => Ok((describe(home, &record), true)),
+        Err(e) => {
+            let report = deletion_report(&place, &store.get(&id)?);
+            store.destroyed(&id, &e.to_string(), &report)?;
+            place.remove();
+            Err(e)
+        }
     }
 }
 
 /// Starts the supervisor, which inherits the lock, and waits until it is ready.
 fn launch(home: &Home, place: &Place, id: &str, lock: File) -> Result<()> {
     let what = || "cannot start the sandbox's supervisor".to_owned();
-    let log = File::options().create(true).append(true).mode(0o600).open(place.log()).context(what)?;
+    let log = File::options().create(true).append(true).mode(0o600).open(place.stderr()).context(what)?;
     let mut command = Command::new(std::env::current_exe().context(what)?);
     command.args(["supervise", id]).env_clear().env("MVM_HOME", home.root()).current_dir("/");
     for name in ["PATH", "MVM_QEMU"] {
@@ -242,30 +213,42 @@ fn launch(home: &Home, place: &Place, id: &str, lock: File) -> Result<()> {
         Err(_) if line.trim() == "{}" => Ok(()),
         Err(_) => {
             let _ = child.wait();
-            let said = fs::read_to_string(place.log()).unwrap_or_default();
+            let said = fs::read_to_string(place.stderr()).unwrap_or_default();
             Err(Error::internal(what(), format!("it ended at once: {}", crate::text::harmless(said.trim()))))
         }
     }
 }
 
+/// Refuses what can be no name of a sandbox or a snapshot. `ids` is how ids begin, which no name does.
+pub fn check_name(name: &str, wanted: &str, ids: &str) -> Result<()> {
+    let refuse = |why: String| {
+        let error = Error::new(ErrorCode::InvalidRequest, format!("cannot {wanted}"), why);
+        Err(error.hint("choose a name such as my-box"))
+    };
+    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+    let bytes = name.as_bytes();
+    let edges = bytes.starts_with(b"-") || bytes.ends_with(b"-");
+    if bytes.is_empty() || bytes.len() > MAX_NAME || !bytes.iter().all(plain) || edges {
+        let rule = "a name has 1 to 63 characters: lower-case letters, digits and, between them, hyphens";
+        return refuse(rule.to_owned());
+    }
+    if name.starts_with(ids) {
+        return refuse(format!("names that begin with {ids} are ids"));
+    }
+    Ok(())
+}
+
+fn invalid(why: &str, hint: &str) -> Error {
+    Error::new(ErrorCode::InvalidRequest, "cannot create the sandbox", why).hint(hint)
+}
+
 /// Fills in what a request leaves open, and refuses what no sandbox can be.
 fn complete(mut request: CreateRequest) -> Result<CreateRequest> {
-    let invalid =
-        |why: &str, hint: &str| Err(Error::new(ErrorCode::InvalidRequest, "cannot create the sandbox", why).hint(hint));
+    let invalid = |why: &str, hint: &str| Err(invalid(why, hint));
     if request.name.is_empty() {
         request.name = format!("box-{}", &sandbox::new_id()?[4..]);
     }
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let name = request.name.as_bytes();
-    if name.len() > MAX_NAME || !name.iter().all(|b| plain(*b)) || name.starts_with(b"-") || name.ends_with(b"-") {
-        return invalid(
-            "a name has 1 to 63 characters: lower-case letters, digits and, between them, hyphens",
-            "mvmctl up --name my-box",
-        );
-    }
-    if name.starts_with(b"mvm-") {
-        return invalid("names that begin with mvm- are ids", "mvmctl up --name my-box");
-    }
+    check_name(&request.name, "create the sandbox", "mvm-")?;
     if request.lease as u8 + request.no_ttl as u8 + request.ttl_ms.is_some() as u8 > 1 {
         return invalid("a lease, no time to live and a time to live exclude each other", "give one of them");
     }
@@ -344,10 +327,9 @@ pub fn inspection(
 
 /// What is about to be deleted, and what that does not mean.
 pub fn deletion_report(place: &Place, record: &Record) -> DeletionReport {
-    let bytes = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.blocks() * 512);
     let removed = |what: &str, path: PathBuf, how: &str| Removed {
         what: what.into(),
-        bytes: bytes(&path),
+        bytes: space(&path),
         place: path.display().to_string(),
         how: how.into(),
     };
@@ -357,14 +339,22 @@ pub fn deletion_report(place: &Place, record: &Record) -> DeletionReport {
         how: "the process that held it was killed; the kernel clears pages before it gives them to another".into(),
         bytes: 0,
     };
+    let environment = Removed {
+        what: "environment of its commands".into(),
+        place: "the store of sandboxes".into(),
+        how: "overwritten".into(),
+        bytes: 0,
+    };
     DeletionReport {
         id: record.id.clone(),
         name: record.name.clone(),
         removed: vec![
             memory,
             removed("disk", place.disk(), "unlinked"),
-            removed("log", place.dir.join("log.ndjson"), "unlinked"),
-            removed("environment of its commands", place.dir.join("../sandboxes.db"), "cleared in the store"),
+            removed("layers it shared", place.dir().join("layers"), "unlinked; snapshots and forks may have them too"),
+            removed("saved memory", place.saved(), "unlinked; its snapshots may have it too"),
+            removed("log", place.dir().join("log.ndjson"), "unlinked"),
+            environment,
         ],
         limits: vec![
             "Unlinked blocks are not overwritten: until the file system uses them again, whoever reads the raw device \
@@ -414,10 +404,24 @@ fn revive(home: &Home, store: &mut Store, place: &Place, record: &Record, lock: 
         place.remove();
         return Ok(());
     }
-    if matches!(record.state, State::Creating | State::Running) {
-        store.apply(&record.id, Action::Halt, "its supervisor was lost, and its machine with it; its disk is kept")?;
+    if let Some((action, cause)) = lost_with_supervisor(place, record.state) {
+        store.apply(&record.id, action, cause)?;
     }
     launch(home, place, &record.id, lock)
+}
+
+/// What became of a machine whose supervisor is gone, from where it was. What was saved of it is there only as long as
+/// it has not run since.
+fn lost_with_supervisor(place: &Place, state: State) -> Option<(Action, &'static str)> {
+    let saved = place.point().is_ok_and(|point| point.check(place.dir()).is_ok());
+    match state {
+        State::Running | State::Frozen if saved => Some((Action::Pause, "it was saved before its supervisor was lost")),
+        State::Restoring if saved => Some((Action::Refuse, "its supervisor was lost before it came back")),
+        State::Creating | State::Running | State::Frozen | State::Restoring => {
+            Some((Action::Halt, "its supervisor was lost, and its machine with it; its disk is kept"))
+        }
+        State::Cold | State::Stopped | State::Failed | State::Destroyed => None,
+    }
 }
 
 /// Removes directories that belong to no living sandbox.

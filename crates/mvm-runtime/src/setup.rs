@@ -209,7 +209,7 @@ async fn boot_builder(
             host,
             accelerator,
             shape: &shape,
-            memory: Memory::Private,
+            memory: Memory::Fresh,
             disks: vec![file],
             origin: template::boot_origin(kernel, true)?,
         })?;

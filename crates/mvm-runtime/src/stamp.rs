@@ -59,6 +59,60 @@ impl FileStamp {
     }
 }
 
+/// The identity of a file that other directories may have too, as hard links: what a link changes is not part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContentStamp {
+    /// Length in bytes.
+    pub size: u64,
+    /// When it was last written to, in nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// SHA-256 of the content, in hex, where it was taken.
+    pub sha256: Option<String>,
+}
+
+impl ContentStamp {
+    /// Stamps a file that is finished; with its digest, which takes a second for each GiB, or without.
+    pub fn of(path: &Path, with_digest: bool) -> Result<ContentStamp> {
+        let context = |e| Error::io(format!("cannot read {}", path.display()), e);
+        let mut file = File::open(path).map_err(context)?;
+        let sha256 = if with_digest { Some(digest(&mut file).map_err(context)?) } else { None };
+        let meta = file.metadata().map_err(context)?;
+        Ok(ContentStamp { size: meta.size(), mtime_ns: mtime_ns(&meta), sha256 })
+    }
+
+    /// Whether the content is what it was: cheap if nobody wrote to it, by every byte if somebody did.
+    pub fn check(&self, path: &Path) -> std::result::Result<(), String> {
+        let name = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let meta = std::fs::symlink_metadata(path).map_err(|e| format!("{} cannot be read: {e}", name()))?;
+        if meta.size() != self.size || !meta.is_file() {
+            Err(format!("{} has {} bytes instead of {}", name(), meta.size(), self.size))
+        } else if mtime_ns(&meta) == self.mtime_ns {
+            Ok(())
+        } else if self.sha256.is_some() {
+            self.verify(path)
+        } else {
+            Err(format!("{} was changed", name()))
+        }
+    }
+
+    /// Every byte, where there is a digest to compare with.
+    pub fn verify(&self, path: &Path) -> std::result::Result<(), String> {
+        let name = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(expected) = &self.sha256 else { return self.check(path) };
+        let found = File::open(path).and_then(|mut file| digest(&mut file));
+        match found {
+            Ok(found) if found == *expected => Ok(()),
+            Ok(_) => Err(format!("{} has another content", name())),
+            Err(e) => Err(format!("{} cannot be read: {e}", name())),
+        }
+    }
+}
+
+fn mtime_ns(meta: &std::fs::Metadata) -> i64 {
+    meta.mtime() * 1_000_000_000 + meta.mtime_nsec()
+}
+
 fn ctime_ns(meta: &std::fs::Metadata) -> i64 {
     meta.ctime() * 1_000_000_000 + meta.ctime_nsec()
 }
@@ -104,5 +158,24 @@ mod tests {
 
         fs::remove_file(&path).unwrap();
         assert!(stamp.check(&path).unwrap_err().starts_with("f cannot be read"));
+    }
+
+    #[test]
+    fn a_link_changes_nothing_and_a_write_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, "content").unwrap();
+        let (stamp, undigested) = (ContentStamp::of(&path, true).unwrap(), ContentStamp::of(&path, false).unwrap());
+        fs::hard_link(&path, dir.path().join("g")).unwrap();
+        assert_eq!((stamp.check(&path), undigested.check(&path)), (Ok(()), Ok(())));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(&path, "content").unwrap();
+        assert_eq!(stamp.check(&path), Ok(()), "written with the same bytes");
+        assert_eq!(undigested.check(&path).unwrap_err(), "f was changed");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(&path, "CONTENT").unwrap();
+        assert_eq!(stamp.check(&path).unwrap_err(), "f has another content");
+        fs::write(&path, "c").unwrap();
+        assert_eq!(stamp.check(&path).unwrap_err(), "f has 1 bytes instead of 7");
     }
 }

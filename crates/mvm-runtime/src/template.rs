@@ -6,11 +6,11 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use mvm_wire::ErrorCode;
-use mvm_wire::guest::{Exec, Reply, Request};
+use mvm_wire::guest::{Exec, Quiesce, Reply, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -22,7 +22,7 @@ use crate::host::{Accelerator, Host};
 use crate::image::Image;
 use crate::kernel::{self, Kernel};
 use crate::progress::Progress;
-use crate::sandbox;
+use crate::sandbox::{self, Identity};
 use crate::stamp::FileStamp;
 use crate::vmm::guest::{Frame, Guest};
 use crate::vmm::machine::{Launch, Machine, Memory, Origin};
@@ -34,7 +34,7 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// Templates together may take this much disk, in bytes, unless the caller says otherwise.
 pub const DEFAULT_CAP_BYTES: u64 = 4 << 30;
 /// Raised when the content of a template changes in a way that no other part of the key shows.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
@@ -231,21 +231,22 @@ async fn boot_and_save(dir: &std::path::Path, recipe: Recipe<'_>, progress: &dyn
     })?;
     let guest = machine.greet(BOOT_LIMIT).await?;
     progress.detail("warming");
-    guest.admit(sandbox::admission(&sandbox::new_id()?)?).await?;
+    guest.admit(Identity::new(&sandbox::new_id()?)?.admission()?).await?;
     for command in &recipe.image.config.warm {
         warm(&guest, recipe.image, command).await?;
     }
     progress.detail("saving");
-    match guest.call(&Request::Quiesce).await? {
+    match guest.call(&Request::Quiesce(Quiesce { settle: true })).await? {
         Reply::Done => {}
         other => return Err(Error::internal("the guest did not quiesce", format!("{other:?}"))),
     }
     // The session ends here: no byte of it may lie in the guest's ring when the machine is saved.
     guest.ended().await;
-    let mut qmp = machine.control().await?;
-    // Not stopped first: a state that was saved running runs as soon as it is loaded, without another command.
-    let state = create(dir.join(STATE))?;
-    qmp.save_state(std::os::fd::AsFd::as_fd(&state)).await?;
+    let qmp = machine.control().await?;
+    qmp.stop().await?;
+    // The memory is in its file already.
+    let state = create_for_qemu(&dir.join(STATE))?;
+    qmp.save_devices(std::os::fd::AsFd::as_fd(&state)).await?;
     machine.kill();
     Ok(())
 }
@@ -318,6 +319,12 @@ fn create(path: PathBuf) -> Result<File> {
         .mode(0o600)
         .open(&path)
         .context(|| format!("cannot create {}", path.display()))
+}
+
+/// Creates a file for QEMU to save to: it takes no descriptor that could also be read.
+pub fn create_for_qemu(path: &Path) -> Result<File> {
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path);
+    file.context(|| format!("cannot create {}", path.display()))
 }
 
 fn open(path: PathBuf) -> Result<File> {

@@ -103,7 +103,7 @@ async fn answered_with(bytes: Vec<u8>) -> mvm_runtime::Result<Reply> {
 async fn frames_that_break_the_rules_are_refused() {
     let oversized = [&[Kind::Reply as u8][..], &u32::MAX.to_le_bytes()].concat();
     let unknown = vec![99, 0, 0, 0, 0];
-    let uninvited = frame::message(Kind::Request, &Request::Quiesce).unwrap();
+    let uninvited = frame::message(Kind::Request, &Request::Halt).unwrap();
     let malformed = [&frame::header(Kind::Reply, 3)[..], &[0xff; 3]].concat();
     let cut_short = frame::header(Kind::Reply, 100).to_vec();
     for bytes in [oversized, unknown, uninvited, malformed, cut_short] {
@@ -196,7 +196,7 @@ async fn garbage_instead_of_a_session_ends_it() {
     })
     .await
     .unwrap();
-    let call = guest.call(&Request::Quiesce);
+    let call = guest.call(&Request::Halt);
     let error = tokio::time::timeout(BOUND, call).await.expect("no hang").unwrap_err();
     assert_eq!(error.code, ErrorCode::TransportError);
 }
@@ -218,6 +218,6 @@ async fn streams_that_the_guest_opens_are_ignored_and_bounded() {
     .await
     .unwrap();
     // Whatever becomes of it, it ends, and in an error: this guest never answers.
-    let call = tokio::time::timeout(Duration::from_secs(40), guest.call(&Request::Quiesce)).await.expect("no hang");
+    let call = tokio::time::timeout(Duration::from_secs(40), guest.call(&Request::Halt)).await.expect("no hang");
     assert!(call.is_err());
 }

@@ -8,8 +8,10 @@ use utoipa::ToSchema;
 use crate::ErrorCode;
 
 mod logs;
+mod snapshots;
 
 pub use logs::{GapCause, LogEvent, LogGap, LogLine, LogSource};
+pub use snapshots::{ForkRequest, Forked, Snapshot, SnapshotRequest};
 
 /// Where a sandbox is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -19,6 +21,12 @@ pub enum State {
     Creating,
     /// Commands can run in it.
     Running,
+    /// Its processors are stopped; its memory stays where it is.
+    Frozen,
+    /// Its memory is saved with its disk, and nothing of it runs.
+    Cold,
+    /// It comes back from what was saved.
+    Restoring,
     /// No machine; the disk is kept.
     Stopped,
     /// Its machine broke. It can be inspected, started again from its disk, or destroyed.
@@ -63,13 +71,25 @@ impl NotStarted {
 
 impl State {
     /// Every state.
-    pub const ALL: [State; 5] = [State::Creating, State::Running, State::Stopped, State::Failed, State::Destroyed];
+    pub const ALL: [State; 8] = [
+        State::Creating,
+        State::Running,
+        State::Frozen,
+        State::Cold,
+        State::Restoring,
+        State::Stopped,
+        State::Failed,
+        State::Destroyed,
+    ];
 
     /// Its name, as in JSON.
     pub fn name(self) -> &'static str {
         match self {
             State::Creating => "creating",
             State::Running => "running",
+            State::Frozen => "frozen",
+            State::Cold => "cold",
+            State::Restoring => "restoring",
             State::Stopped => "stopped",
             State::Failed => "failed",
             State::Destroyed => "destroyed",
@@ -97,6 +117,8 @@ pub enum OnExpiry {
     Destroy,
     /// It is stopped; its disk is kept.
     Stop,
+    /// Its memory is saved with its disk; if that cannot be done, it is stopped.
+    Cold,
 }
 
 /// How a sandbox ends when nobody ends it.
@@ -157,6 +179,10 @@ pub struct CreateRequest {
     pub lease: bool,
     /// A repeated request with this key returns the sandbox that the first one made.
     pub idempotency_key: String,
+    /// Go on from this snapshot, by name or id, instead of starting the image. Image and shape are the snapshot's.
+    pub snapshot: String,
+    /// Of the snapshot take only the disk, and boot on it.
+    pub disk_only: bool,
 }
 
 /// A sandbox.

@@ -22,11 +22,14 @@ pub enum Kind {
     Stdout = 4,
     /// Guest to host: bytes of standard error.
     Stderr = 5,
+    /// Host to guest, empty: no input comes on this stream any more, because the machine is about to be saved.
+    Mark = 6,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
-        [Kind::Request, Kind::Reply, Kind::Stdin, Kind::Stdout, Kind::Stderr].into_iter().find(|k| *k as u8 == byte)
+        let all = [Kind::Request, Kind::Reply, Kind::Stdin, Kind::Stdout, Kind::Stderr, Kind::Mark];
+        all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 

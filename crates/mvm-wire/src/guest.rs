@@ -23,14 +23,30 @@ pub enum Request {
         /// The new size.
         size: TermSize,
     },
-    /// Sync, freeze all commands, and end the session right after the answer: the machine is about to be saved.
-    Quiesce,
+    /// Freeze all commands, sync, and end the session right after the answer: the machine is about to be stopped.
+    Quiesce(Quiesce),
     /// Kill all commands and write everything to the disk: the machine is about to be switched off.
     Halt,
     /// Write a tar archive, sent as input frames, onto the root disk. Only a build machine does this.
     Unpack,
     /// Do something with the machine's files. Like `Exec` only once it is admitted.
     File(FileRequest),
+    /// Leave the streams of all commands, each at its [`crate::frame::Kind::Mark`]. Answered when all have been left.
+    Suspend,
+    /// Take part in a command again that a suspension left; the stream then carries its input and output.
+    Resume {
+        /// From [`Reply::Started`].
+        job: u64,
+    },
+    /// Let the commands go on that a quiesce has frozen. The host asks for it once the machine is admitted.
+    Thaw,
+}
+
+/// Why the machine is about to be stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quiesce {
+    /// It becomes a template: wait until the kernel has done all that each clone would otherwise do again.
+    pub settle: bool,
 }
 
 /// A new machine's identity and the randomness and time it starts from.
@@ -101,11 +117,11 @@ pub struct Signal {
 /// What the agent answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// To `Signal`, `Resize`, `Quiesce`, `Halt` and `Unpack`: it is done.
+    /// To `Signal`, `Resize`, `Suspend`, `Quiesce`, `Thaw`, `Halt` and `Unpack`: it is done.
     Done,
     /// To `Admit`.
     Admitted(Admitted),
-    /// To `Exec`: the command runs.
+    /// To `Exec` and `Resume`: the command runs.
     Started {
         /// Names it in `Signal` and `Resize`.
         job: u64,
@@ -116,6 +132,9 @@ pub enum Reply {
     Failed(Failure),
     /// To `File`.
     File(FileReply),
+    /// Last on the stream of a command that was suspended: all that it wrote so far was sent, and all input before the
+    /// mark was taken.
+    Suspended,
 }
 
 /// How a command ended.

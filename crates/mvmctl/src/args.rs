@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::sandbox::args::{
-    AttachArgs, CpArgs, DestroyArgs, DownArgs, ExecArgs, FsCommand, GcArgs, KeepArgs, KillArgs, LogsArgs, OneArgs,
-    PsArgs, UpArgs, WaitArgs,
+    AttachArgs, CpArgs, DestroyArgs, DownArgs, ExecArgs, ForkArgs, FsCommand, GcArgs, KeepArgs, KillArgs, LogsArgs,
+    OneArgs, PsArgs, RestoreArgs, SnapshotCommand, UpArgs, WaitArgs,
 };
 
 /// Run code you do not trust in a real virtual machine on your own computer.
@@ -60,6 +60,19 @@ pub enum Command {
     Down(DownArgs),
     /// Boot a stopped sandbox on its disk
     Start(OneArgs),
+    /// Save a sandbox's memory with its disk and end all that runs of it, until resume
+    Pause(OneArgs),
+    /// Stop a sandbox's processors; its memory stays where it is
+    Freeze(OneArgs),
+    /// Have a paused or frozen sandbox go on where it was
+    Resume(OneArgs),
+    /// Save sandboxes with their memory, list and remove what was saved
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Make a sandbox that goes on from a snapshot
+    Restore(RestoreArgs),
+    /// Make running copies of a running sandbox
+    Fork(ForkArgs),
     /// Destroy a sandbox at once, or send a signal to one of its jobs
     Kill(KillArgs),
     /// Delete sandboxes, and report what was deleted

@@ -4,7 +4,7 @@ use clap::CommandFactory;
 use mvm_runtime::{Error, Home, Result};
 
 use crate::args::{Cli, Command};
-use crate::sandbox::{change, exec, fs, logs, show, up};
+use crate::sandbox::{change, exec, fs, logs, show, snapshot, up};
 use crate::{bench, doctor, output, run, setup, template};
 
 /// Does what was asked.
@@ -25,6 +25,12 @@ pub fn dispatch(cli: Cli) -> u8 {
         Command::Stop(args) => change::stop(args),
         Command::Down(args) => change::down(args),
         Command::Start(args) => change::start(args),
+        Command::Pause(args) => change::pause(args),
+        Command::Freeze(args) => change::freeze(args),
+        Command::Resume(args) => change::resume(args),
+        Command::Snapshot(command) => snapshot::snapshot(command),
+        Command::Restore(args) => snapshot::restore(args),
+        Command::Fork(args) => snapshot::fork(args),
         Command::Kill(args) => change::kill(args),
         Command::Destroy(args) => change::destroy(args),
         Command::Keep(args) => change::keep(args),

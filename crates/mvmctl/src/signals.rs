@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mvm_runtime::run::Control;
+use mvm_runtime::command::Control;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use base64::Engine;
-use mvm_runtime::run::Streams;
+use mvm_runtime::command::Streams;
 use mvm_runtime::{Error, ErrorCode, Result};
 use mvm_wire::api::{JobResult, NotStarted};
 use serde_json::{Value, json};

@@ -6,9 +6,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, Instant};
 
 use common::home;
+use mvm_runtime::command::{self, Streams};
 use mvm_runtime::copy::{Limits, copy_in, copy_out};
 use mvm_runtime::progress::Silent;
-use mvm_runtime::run::{self, RunRequest, Streams};
+use mvm_runtime::run::{self, RunRequest};
 use mvm_runtime::vmm::guest::Guest;
 use mvm_runtime::vmm::qemu::Shape;
 use mvm_runtime::{Error, ErrorCode, Home, Result};
@@ -57,7 +58,7 @@ impl Streams for Kept {
 async fn sh(guest: &Guest, script: &str) -> String {
     let exec = Exec { argv: ["sh", "-c", script].map(String::from).to_vec(), ..Exec::default() };
     let ((_, feed), (_keep, mut control), mut kept) = (mpsc::channel(1), mpsc::channel(1), Kept(vec![]));
-    let attended = run::attend(guest, exec, None, feed, &mut control, &mut kept).await.unwrap();
+    let attended = command::complete(guest, exec, None, feed, &mut control, &mut kept).await.unwrap();
     assert_eq!(attended.outcome.unwrap().status, Status::Code(0), "{}", String::from_utf8_lossy(&kept.0));
     String::from_utf8(kept.0).unwrap()
 }

@@ -19,6 +19,7 @@ use mvm_wire::api::{
 };
 use mvm_wire::guest::TermSize;
 use serde::Deserialize;
+use tokio::sync::OwnedRwLockReadGuard;
 use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -29,9 +30,10 @@ use super::jobs::Job;
 use super::lease;
 use super::logs;
 use super::output::Piece;
+use super::snapshots;
+use crate::command::Control;
 use crate::error::Error;
 use crate::lifecycle;
-use crate::run::Control;
 use crate::vmm::guest::Guest;
 
 /// The longest that a request may wait for something to happen.
@@ -56,6 +58,11 @@ fn routes() -> OpenApiRouter<Arc<Supervisor>> {
         .routes(routes!(stop))
         .routes(routes!(start))
         .routes(routes!(destroy))
+        .routes(routes!(freeze))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(snapshots::fork))
+        .routes(routes!(snapshots::save))
         .routes(routes!(keep))
         .routes(routes!(lease::claim))
         .routes(routes!(start_job, list_jobs))
@@ -105,7 +112,7 @@ impl IntoResponse for Failed {
             ErrorCode::InvalidRequest => StatusCode::BAD_REQUEST,
             ErrorCode::PolicyDenied => StatusCode::FORBIDDEN,
             ErrorCode::NotFound => StatusCode::NOT_FOUND,
-            ErrorCode::AlreadyExists | ErrorCode::InvalidState => StatusCode::CONFLICT,
+            ErrorCode::AlreadyExists | ErrorCode::InvalidState | ErrorCode::RestoreRefused => StatusCode::CONFLICT,
             ErrorCode::FileError => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorCode::BackendUnsupported => StatusCode::NOT_IMPLEMENTED,
             ErrorCode::TransportError => StatusCode::BAD_GATEWAY,
@@ -203,6 +210,24 @@ async fn start(State(supervisor): Shared) -> Answer<Sandbox> {
     Ok(Json(detached(async move { supervisor.start_again().await }).await?))
 }
 
+/// Stops the processors of the machine; its memory stays where it is.
+#[utoipa::path(post, path = "/v1/sandbox/freeze", responses((status = 200, body = Sandbox), (status = "default", body = ErrorBody)))]
+async fn freeze(State(supervisor): Shared) -> Answer<Sandbox> {
+    Ok(Json(detached(async move { supervisor.freeze("freeze was asked for").await }).await?))
+}
+
+/// Saves the machine's memory with its disk and ends all that runs of it: the sandbox is cold.
+#[utoipa::path(post, path = "/v1/sandbox/pause", responses((status = 200, body = Sandbox), (status = "default", body = ErrorBody)))]
+async fn pause(State(supervisor): Shared) -> Answer<Sandbox> {
+    Ok(Json(detached(async move { supervisor.pause("pause was asked for").await }).await?))
+}
+
+/// Has a frozen or cold sandbox go on where it was.
+#[utoipa::path(post, path = "/v1/sandbox/resume", responses((status = 200, body = Sandbox), (status = "default", body = ErrorBody)))]
+async fn resume(State(supervisor): Shared) -> Answer<Sandbox> {
+    Ok(Json(detached(async move { supervisor.resume("resume was asked for").await }).await?))
+}
+
 /// Ends the sandbox for good and says what was deleted.
 #[utoipa::path(post, path = "/v1/sandbox/destroy", responses((status = 200, body = DeletionReport), (status = "default", body = ErrorBody)))]
 async fn destroy(State(supervisor): Shared) -> Answer<DeletionReport> {
@@ -210,7 +235,7 @@ async fn destroy(State(supervisor): Shared) -> Answer<DeletionReport> {
 }
 
 /// A change of state is completed also if whoever asked for it has gone.
-async fn detached<T: Send + 'static>(
+pub async fn detached<T: Send + 'static>(
     work: impl Future<Output = crate::Result<T>> + Send + 'static,
 ) -> crate::Result<T> {
     tokio::spawn(work).await.map_err(|e| Error::internal("cannot change the sandbox's state", e))?
@@ -398,6 +423,20 @@ async fn resize_job(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// The session with the guest while something uses it.
+pub struct Reached {
+    guest: Guest,
+    _transfer: OwnedRwLockReadGuard<()>,
+}
+
+impl std::ops::Deref for Reached {
+    type Target = Guest;
+
+    fn deref(&self) -> &Guest {
+        &self.guest
+    }
+}
+
 impl Supervisor {
     async fn start_job(&self, request: JobRequest) -> crate::Result<Arc<Job>> {
         if request.argv.is_empty() || request.argv.iter().any(|arg| arg.contains('\0')) {
@@ -405,18 +444,21 @@ impl Supervisor {
             return Err(Error::new(ErrorCode::InvalidRequest, "cannot start the command", why));
         }
         let slot = self.machine.lock().await;
-        let running = slot.as_ref().ok_or_else(|| self.not_running("run a command in"))?;
+        let running = slot.as_ref().and_then(|running| Some((running, running.guest()?)));
+        let (running, guest) = running.ok_or_else(|| self.not_running("run a command in"))?;
         let exec = running.exec(&request);
-        self.jobs.start(running.guest(), request, exec)
+        self.jobs.start(guest, request, exec)
     }
 
-    /// The session with the guest, for what needs a running machine.
-    pub async fn guest(&self, wanted: &str) -> crate::Result<Guest> {
+    /// The session with the guest, for what moves files. It lasts at least until the result is dropped, unless it breaks.
+    pub async fn guest(&self, wanted: &str) -> crate::Result<Reached> {
+        let transfer = self.transfers.clone().read_owned().await;
         let slot = self.machine.lock().await;
-        slot.as_ref().map(|running| running.guest().clone()).ok_or_else(|| self.not_running(wanted))
+        let guest = slot.as_ref().and_then(|running| running.guest().cloned());
+        Ok(Reached { guest: guest.ok_or_else(|| self.not_running(wanted))?, _transfer: transfer })
     }
 
-    fn not_running(&self, wanted: &str) -> Error {
+    pub(super) fn not_running(&self, wanted: &str) -> Error {
         self.record().map_or_else(|e| e, |record| lifecycle::refusal(&record.name, record.state, wanted))
     }
 

@@ -44,12 +44,12 @@ pub async fn read(State(supervisor): Shared, Asked(query): Asked<ReadQuery>) -> 
     let mut reading = guest.read_file(query.path.as_bytes(), query.offset, query.len).await?;
     // What fails at once is an error response; what fails later can only break the body off.
     let first = reading.next().await?.map(Bytes::copy_from_slice);
-    let rest = stream::unfold(Some(reading), |reading| async {
-        let mut reading = reading?;
+    let rest = stream::unfold(Some((reading, guest)), |state| async {
+        let (mut reading, guest) = state?;
         match reading.next().await {
             Ok(Some(piece)) => {
                 let piece = Bytes::copy_from_slice(piece);
-                Some((Ok(piece), Some(reading)))
+                Some((Ok(piece), Some((reading, guest))))
             }
             Ok(None) => None,
             Err(e) => Some((Err(e), None)),
@@ -196,7 +196,7 @@ pub async fn copy_in(State(supervisor): Shared, Given(request): Given<CopyReques
 pub async fn copy_out(State(supervisor): Shared, Given(request): Given<CopyRequest>) -> Answer<CopyReport> {
     let guest = supervisor.guest("copy files from").await?;
     let to = host_path(&request)?;
-    Ok(Json(report(copy::copy_out(&guest, request.guest_path.as_bytes(), &to, Limits::default()).await?)))
+    Ok(Json(report(copy::copy_out(&*guest, request.guest_path.as_bytes(), &to, Limits::default()).await?)))
 }
 
 fn host_path(request: &CopyRequest) -> crate::Result<PathBuf> {

@@ -1,21 +1,24 @@
 //! The commands of one sandbox: started at most once for each idempotency key, followed by offset, ended with their tree.
 
+mod saved;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mvm_wire::ErrorCode;
 use mvm_wire::api::{Job as Described, JobRequest, JobResult, Stream};
-use mvm_wire::guest::{Exec, TermSize};
-use tokio::sync::{mpsc, watch};
+use mvm_wire::guest::{Exec, Request, TermSize};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::log::{Lines, Log};
 use super::output::Output;
+use crate::command::{self, Begin, Caller, Control, Feed, Streams, Turn};
 use crate::error::{Error, Result};
-use crate::run::{self, Control, Streams};
 use crate::sandbox;
 use crate::time;
-use crate::vmm::guest::Guest;
+use crate::vmm::guest::{Guest, broken};
+pub use saved::SavedOutput;
 
 /// Commands at once in one sandbox: fewer than the channel has streams, so that other requests always find one.
 const MAX_RUNNING: usize = 200;
@@ -23,6 +26,10 @@ const MAX_RUNNING: usize = 200;
 const MAX_ENDED: usize = 1000;
 /// Output of ended commands that is kept altogether. The oldest goes first.
 const MAX_KEPT: u64 = 32 << 20;
+/// How long the guest may take to leave all commands before a save.
+const SUSPEND_LIMIT: Duration = Duration::from_secs(25);
+/// Signals and sizes that wait for a command.
+const CONTROLS: usize = 16;
 /// Pieces of input that wait for a command that does not read.
 const INPUT_PIECES: usize = 4;
 
@@ -36,11 +43,28 @@ pub struct Job {
     request: JobRequest,
     started_at_ms: u64,
     attached: bool,
+    /// It was attached to a caller that is not here.
+    orphaned: bool,
     /// What it wrote.
     pub output: Output,
     control: mpsc::Sender<Control>,
     input: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
     result: watch::Sender<Option<JobResult>>,
+    /// Told when its machine is about to be saved.
+    suspend: Notify,
+    /// Our side of it while its machine is saved, and nobody stays with it.
+    parked: watch::Sender<Option<Parked>>,
+}
+
+/// Our side of a command that goes on later.
+#[derive(Debug)]
+struct Parked {
+    /// The guest's number of it.
+    number: u64,
+    /// How long it has run.
+    ran: Duration,
+    feed: Feed,
+    control: mpsc::Receiver<Control>,
 }
 
 impl Job {
@@ -68,6 +92,15 @@ impl Job {
     /// Whether it still runs.
     pub fn runs(&self) -> bool {
         self.result.borrow().is_none()
+    }
+
+    /// Waits until nobody stays with it: it was parked, or it is over.
+    async fn left(&self) {
+        let (mut parked, mut result) = (self.parked.subscribe(), self.result.subscribe());
+        tokio::select! {
+            _ = parked.wait_for(Option::is_some) => {}
+            _ = result.wait_for(Option::is_some) => {}
+        }
     }
 
     /// Sends a signal, or another size of its terminal. What has ended needs neither.
@@ -149,7 +182,7 @@ impl Jobs {
             )
             .hint("wait for one to end (mvmctl jobs NAME), or use another sandbox"));
         }
-        let (control, controlled) = mpsc::channel(16);
+        let (control, controlled) = mpsc::channel(CONTROLS);
         let (input, feed) = mpsc::channel(INPUT_PIECES);
         let job = Arc::new(Job {
             run_id: sandbox::new_run_id()?,
@@ -157,10 +190,13 @@ impl Jobs {
             key: request.idempotency_key.clone(),
             started_at_ms: time::now_ms(),
             attached: request.attached,
+            orphaned: false,
             output: if request.attached { Output::lossless() } else { Output::default() },
             control,
             input: Mutex::new(request.stdin.then_some(input)),
             result: watch::Sender::new(None),
+            suspend: Notify::new(),
+            parked: watch::Sender::new(None),
             request,
         });
         let number = all.last_key_value().map_or(0, |(number, _)| number + 1);
@@ -168,8 +204,39 @@ impl Jobs {
         forget_oldest(&mut all);
         drop(all);
         self.log.say(&format!("{} started: {}", job.run_id, crate::text::harmless(&job.program)));
-        tokio::spawn(attend(job.clone(), self.log.clone(), guest.clone(), exec, feed, controlled));
+        let side = Parked { number: 0, ran: Duration::ZERO, feed: feed.into(), control: controlled };
+        tokio::spawn(attend(job.clone(), self.log.clone(), guest.clone(), Begin::Start(exec), side));
         Ok(job)
+    }
+
+    /// Leaves all commands: all that they wrote has arrived, and all input that was sent has. The guest is about to quiesce.
+    pub async fn suspend(&self, guest: &Guest) -> Result<()> {
+        let running: Vec<Arc<Job>> = self.list().into_iter().filter(|job| job.runs()).collect();
+        for job in &running {
+            job.output.hold_back(false);
+            job.suspend.notify_one();
+        }
+        let left = async {
+            for job in &running {
+                job.left().await;
+            }
+        };
+        let both = async { tokio::join!(guest.demand(&Request::Suspend, "leave its commands"), left) };
+        let (answered, ()) = tokio::time::timeout(SUSPEND_LIMIT, both)
+            .await
+            .map_err(|_| broken("suspend the commands", "the guest did not leave them in time"))?;
+        answered
+    }
+
+    /// Takes part again in all commands that a suspension left.
+    pub fn resume(&self, guest: &Guest) {
+        for job in self.list() {
+            job.output.hold_back(true);
+            if let Some(side) = job.parked.send_replace(None) {
+                let begin = Begin::Resume(side.number);
+                tokio::spawn(attend(job, self.log.clone(), guest.clone(), begin, side));
+            }
+        }
     }
 
     /// The machine is gone: what ran in it has no result.
@@ -206,25 +273,25 @@ fn forget_oldest(all: &mut BTreeMap<u64, Arc<Job>>) {
     }
 }
 
-/// Stays with a command to its end.
-async fn attend(
-    job: Arc<Job>,
-    log: Arc<Log>,
-    guest: Guest,
-    exec: Exec,
-    feed: mpsc::Receiver<Vec<u8>>,
-    mut control: mpsc::Receiver<Control>,
-) {
-    let timeout = job.request.timeout_ms.map(Duration::from_millis);
+/// Stays with a command to its end, or until its machine is about to be saved.
+async fn attend(job: Arc<Job>, log: Arc<Log>, guest: Guest, begin: Begin, mut side: Parked) {
+    // Only the time that its machine runs counts.
+    let timeout = job.request.timeout_ms.map(|limit| Duration::from_millis(limit).saturating_sub(side.ran));
     let started = Instant::now();
     let mut sink = Sink::new(&job, &log);
-    let attended = run::attend(&guest, exec, timeout, feed, &mut control, &mut sink).await;
-    let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
-    let result = match attended {
-        Ok(attended) => attended.into(),
+    let caller = Caller { feed: &mut side.feed, control: &mut side.control, suspend: &job.suspend };
+    let turn = command::attend(&guest, begin, timeout, caller, &mut sink).await;
+    sink.end();
+    side.ran += started.elapsed();
+    let duration_ms = side.ran.as_secs_f64() * 1000.0;
+    let result = match turn {
+        Ok(Turn::Suspended(number)) => {
+            job.parked.send_replace(Some(Parked { number, ..side }));
+            return;
+        }
+        Ok(Turn::Ended(attended)) => attended.into(),
         Err(e) => JobResult { error: Some(e.into()), ..JobResult::default() },
     };
-    sink.end();
     finish(&job, &log, JobResult { duration_ms, ..result });
 }
 
@@ -233,6 +300,7 @@ fn finish(job: &Job, log: &Log, result: JobResult) {
     job.result.send_if_modified(|known| {
         let first = known.is_none();
         if first {
+            job.parked.send_replace(None);
             log.say(&format!("{} ended: {}", job.run_id, result.in_words()));
             *known = Some(JobResult { stdout_bytes, stderr_bytes, ..result });
         }

@@ -1,29 +1,45 @@
 //! The machine of a sandbox while it runs: how it comes up on the sandbox's disk, and how it ends.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mvm_wire::ErrorCode;
 use mvm_wire::api::{JobRequest, LogSource};
-use mvm_wire::guest::{Exec, Request};
+use mvm_wire::guest::{Exec, Quiesce, Request};
 
+use super::jobs::Jobs;
 use super::log::{self, Log};
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::host::Host;
+use crate::image::Image;
+use crate::kernel::{self, Kernel};
+use crate::place::Place;
+use crate::point::{self, Needs};
 use crate::progress::Silent;
-use crate::run::{self, Isolation, Ready};
-use crate::sandboxes::{self, Place};
+use crate::run::{self, Isolation};
+use crate::sandbox::Identity;
+use crate::sandboxes;
+use crate::setup;
 use crate::store::Record;
 use crate::vmm::guest::Guest;
-use crate::{kernel, setup};
+use crate::vmm::machine::{Launch, Machine, Memory, Origin};
+use crate::vmm::qemu::Shape;
 
+/// How long a machine may take to answer when it runs again. It takes about 20 ms on an idle host.
+const WAKE_LIMIT: Duration = Duration::from_secs(30);
 /// How long a guest may take to write everything to its disk before it is switched off anyway.
 const HALT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A machine, and what its commands get.
 pub struct Running {
-    ready: Ready,
+    machine: Machine,
+    /// The session with its agent; none while its processors are stopped.
+    guest: Option<Guest>,
+    identity: Identity,
+    needs: Needs,
+    isolation: Isolation,
     env: Vec<(String, String)>,
     cwd: String,
     user: String,
@@ -37,51 +53,161 @@ pub struct End {
     pub cause: String,
 }
 
-impl Running {
-    /// Starts it: as a clone of its template the first time, else booted on the disk that was kept, because memory of
-    /// another moment must never meet a changed disk.
-    pub async fn start(home: &Home, place: &Place, record: &Record, first: bool) -> Result<Running> {
-        let image = place.image()?;
-        let shape = sandboxes::shape(&record.request);
+/// What a sandbox's machine is made from.
+struct Ground {
+    home: Home,
+    host: Host,
+    kernel: Kernel,
+    image: Image,
+    shape: Shape,
+}
+
+impl Ground {
+    fn of(home: &Home, place: &Place, record: &Record) -> Result<Ground> {
         let kernel = kernel::installed(home)?.ok_or_else(|| {
             Error::new(ErrorCode::NotFound, "cannot start the machine", "there is no guest kernel").hint("mvmctl setup")
         })?;
-        let stands_on = setup::Ready { host: Host::load(home)?, kernel, image: image.clone() };
-        let prepared = run::with_template(home, stands_on, &shape, first, &Silent).await?;
-        if let Some(template) = prepared.template() {
-            place.create_disk(&mut template.open_overlay()?)?;
-        }
-        let disks = vec![image.open_disk()?, place.open_disk()?];
-        let ready = run::start_on(&prepared, &shape, record.id.clone(), disks).await?;
-        let mut env = image.config.env.clone();
-        env.extend(record.request.env.clone());
-        Ok(Running { ready, env, cwd: image.config.workdir, user: image.config.user })
+        let (host, image) = (Host::load(home)?, place.image()?);
+        Ok(Ground { home: home.clone(), host, kernel, image, shape: sandboxes::shape(&record.request) })
     }
 
-    /// The session with its agent.
-    pub fn guest(&self) -> &Guest {
-        &self.ready.guest
+    fn needs(&self) -> Needs {
+        point::needs(&self.host, &self.kernel, &self.image, &self.shape)
+    }
+
+    fn run(self, machine: Machine, guest: Guest, identity: Identity, isolation: Isolation, record: &Record) -> Running {
+        let needs = self.needs();
+        let mut env = self.image.config.env;
+        env.extend(record.request.env.clone());
+        let (cwd, user) = (self.image.config.workdir, self.image.config.user);
+        Running { machine, guest: Some(guest), identity, needs, isolation, env, cwd, user }
+    }
+}
+
+impl Running {
+    /// Starts it on the sandbox's disk: as a clone of its template if there is no disk yet, else by a boot, because memory
+    /// of another moment must never meet a changed disk.
+    pub async fn start(home: &Home, place: &Place, record: &Record) -> Result<Running> {
+        let ground = Ground::of(home, place, record)?;
+        let first = !place.disk().exists();
+        let clone = first && place.layers().is_empty();
+        let stands_on =
+            setup::Ready { host: ground.host.clone(), kernel: ground.kernel.clone(), image: ground.image.clone() };
+        let prepared = run::with_template(&ground.home, stands_on, &ground.shape, clone, &Silent).await?;
+        match prepared.template() {
+            Some(template) => place.create_disk(&mut template.open_overlay()?)?,
+            None if first => place.create_empty_disk(ground.shape.disk_bytes)?,
+            None => {}
+        }
+        let disks = place.open_disks(&ground.image)?;
+        let run::Ready { machine, guest, identity, isolation, .. } =
+            run::start_on(&prepared, &ground.shape, record.id.clone(), disks).await?;
+        Ok(ground.run(machine, guest, identity, isolation, record))
+    }
+
+    /// Has it come back from what was saved of it, or of the one that it is a copy of. What was saved is given up before
+    /// the machine runs: nothing may come back twice to one disk.
+    pub async fn restore(home: &Home, place: &Place, record: &Record, jobs: &Jobs) -> Result<Running> {
+        let ground = Ground::of(home, place, record)?;
+        let point = place.point()?;
+        point.fits(&ground.needs())?;
+        point.check(place.dir())?;
+        if !place.disk().exists() {
+            place.create_empty_disk(ground.shape.disk_bytes)?;
+        }
+        let identity = match point.record.sandbox == record.id {
+            true => point.record.identity.clone(),
+            false => Identity::new(&record.id)?,
+        };
+        let (memory, devices) = point.open_machine()?;
+        let mut machine = Machine::start(Launch {
+            host: &ground.host,
+            accelerator: ground.host.accelerator(),
+            shape: &ground.shape,
+            memory: Memory::CopyOnWrite(memory),
+            disks: place.open_disks(&ground.image)?,
+            origin: Origin::Restore { devices, paused: true },
+        })?;
+        machine.control().await?.loaded().await.map_err(|e| point::refused(format!("{}: {}", e.what, e.why)))?;
+        place.consume_saved()?;
+        let guest = wake(&mut machine, &identity, jobs).await?;
+        let isolation = Isolation::of(&ground.host, &machine, true);
+        Ok(ground.run(machine, guest, identity, isolation, record))
+    }
+
+    /// Stops it with nothing on its way: its commands are frozen and left, its disk is written, its session is over.
+    /// After an error it runs on as before, unless that says that the machine itself broke.
+    pub async fn hold(&mut self, jobs: &Jobs) -> Result<()> {
+        let Some(guest) = self.guest.clone() else { return Ok(()) };
+        let quiesce = async {
+            jobs.suspend(&guest).await?;
+            guest.demand(&Request::Quiesce(Quiesce { settle: false }), "quiesce").await
+        };
+        if let Err(e) = quiesce.await {
+            let _ = guest.call(&Request::Thaw).await;
+            jobs.resume(&guest);
+            return Err(e);
+        }
+        self.guest = None;
+        guest.ended().await;
+        self.machine.control().await?.stop().await
+    }
+
+    /// Lets it go on from where [`Running::hold`] stopped it.
+    pub async fn go_on(&mut self, jobs: &Jobs) -> Result<()> {
+        self.guest = Some(wake(&mut self.machine, &self.identity, jobs).await?);
+        Ok(())
+    }
+
+    /// Saves it where it was held, with our side of its commands.
+    pub async fn save(&mut self, jobs: &Jobs, dir: &Path) -> Result<()> {
+        point::save(&mut self.machine, &jobs.save()?, dir).await
+    }
+
+    /// What it is known by.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What it needs to come back.
+    pub fn needs(&self) -> &Needs {
+        &self.needs
+    }
+
+    /// The session with its agent, unless its processors are stopped.
+    pub fn guest(&self) -> Option<&Guest> {
+        self.guest.as_ref()
     }
 
     /// Whether this is the session of this machine, not of an earlier one.
     pub fn has_session(&self, guest: &Guest) -> bool {
-        self.ready.guest.is(guest)
+        self.guest.as_ref().is_some_and(|mine| mine.is(guest))
+    }
+
+    /// Completes when the machine has ended.
+    pub fn ended(&self) -> Result<impl Future<Output = ()> + Send + use<>> {
+        self.machine.ended()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.machine.has_ended()
     }
 
     /// What keeps it apart from the host.
     pub fn isolation(&self) -> &Isolation {
-        &self.ready.isolation
+        &self.isolation
     }
 
     /// Logs what the console prints.
     pub fn log_console(&self, log: Arc<Log>) {
         let mut lines = log::Lines::new(LogSource::Console, None);
-        self.ready.machine.listen_to_console(Box::new(move |bytes| lines.push(&log, bytes)));
+        self.machine.listen_to_console(Box::new(move |bytes| lines.push(&log, bytes)));
     }
 
     /// QEMU's process id.
     pub fn pid(&self) -> u32 {
-        self.ready.machine.pid()
+        self.machine.pid()
     }
 
     /// A request for a command as the guest takes it.
@@ -101,14 +227,21 @@ impl Running {
 
     /// Has the guest write everything to its disk, then ends the machine. Says if the guest did not.
     pub async fn halt(mut self) -> &'static str {
-        let written = tokio::time::timeout(HALT_LIMIT, self.ready.guest.call(&Request::Halt)).await;
-        self.ready.machine.kill();
-        if matches!(written, Ok(Ok(_))) { "" } else { "; the guest did not write its last changes to the disk" }
+        let written = match &self.guest {
+            Some(guest) => {
+                let halted = tokio::time::timeout(HALT_LIMIT, guest.demand(&Request::Halt, "halt")).await;
+                matches!(halted, Ok(Ok(())))
+            }
+            // It wrote everything before it was held.
+            None => true,
+        };
+        self.machine.kill();
+        if written { "" } else { "; the guest did not write its last changes to the disk" }
     }
 
     /// How the machine ended, now that its session has.
     pub async fn end(&mut self) -> End {
-        let machine = &mut self.ready.machine;
+        let machine = &mut self.machine;
         let error = Error::new(ErrorCode::SandboxUnavailable, "the machine ended", "its session ended");
         let explained = machine.explain(error).await;
         let console = machine.console_tail();
@@ -123,4 +256,22 @@ impl Running {
         };
         End { in_order, cause }
     }
+}
+
+/// Lets a stopped machine run, admits it, and takes part in its commands again. Nothing in it goes on before it has
+/// confirmed who it is and what randomness it has.
+async fn wake(machine: &mut Machine, identity: &Identity, jobs: &Jobs) -> Result<Guest> {
+    machine.control().await?.run().await?;
+    let guest = machine.greet(WAKE_LIMIT).await?;
+    let admitted = async {
+        guest.admit(identity.admission()?).await?;
+        jobs.kill_orphans(&guest).await?;
+        guest.demand(&Request::Thaw, "go on").await
+    };
+    if let Err(e) = admitted.await {
+        machine.kill();
+        return Err(machine.explain(e).await);
+    }
+    jobs.resume(&guest);
+    Ok(guest)
 }

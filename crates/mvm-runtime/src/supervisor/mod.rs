@@ -4,6 +4,7 @@
 //! Whether it lives is told by the lock in the sandbox's directory, which it holds from before its start to its end.
 
 mod api;
+mod changes;
 mod files;
 mod jobs;
 mod lease;
@@ -11,6 +12,7 @@ mod log;
 mod logs;
 mod machine;
 mod output;
+mod snapshots;
 
 use std::fs::File;
 use std::io::Write;
@@ -19,14 +21,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{Cleanup, DeletionReport, ErrorBody, Inspection, OnExpiry, Sandbox, State};
+use mvm_wire::api::{Cleanup, ErrorBody, Inspection, OnExpiry, Sandbox, State};
 use tokio::net::UnixListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, RwLock, watch};
 
 use crate::error::{Error, IoContext, Result};
 use crate::home::Home;
-use crate::lifecycle::{self, Action};
-use crate::sandboxes::{self, Place};
+use crate::lifecycle::Action;
+use crate::place::Place;
+use crate::sandboxes;
 use crate::store::{Outcome, Record, Store};
 
 use jobs::Jobs;
@@ -51,6 +54,8 @@ struct Supervisor {
     /// Held through each change of state, so that one begins when the last one is complete.
     machine: tokio::sync::Mutex<Option<Running>>,
     jobs: Jobs,
+    /// Shared by all that moves files over the session with the guest. Whoever ends the session on purpose waits for them.
+    transfers: Arc<RwLock<()>>,
     log: Arc<Log>,
     /// What the API says without waiting for a change to end.
     state: watch::Sender<State>,
@@ -118,14 +123,18 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
         store: Mutex::new(store),
         machine: tokio::sync::Mutex::new(None),
         jobs: Jobs::new(log.clone()),
+        transfers: Arc::default(),
         log,
         state: watch::Sender::new(record.state),
         claimed: Notify::new(),
         kept: Notify::new(),
         over: Notify::new(),
     });
+    if supervisor.place.saved().exists() && matches!(record.state, State::Creating | State::Cold) {
+        supervisor.jobs.load(&supervisor.place.point()?.jobs()?)?;
+    }
     if record.state == State::Creating {
-        supervisor.start_machine(&record, true).await?;
+        supervisor.start_machine(&record).await?;
     }
     Ok((supervisor, listener))
 }
@@ -198,83 +207,5 @@ impl Supervisor {
         };
         let history = self.store().history(&self.id)?;
         Ok(sandboxes::inspection(&self.home, &record, history, isolation))
-    }
-
-    /// Boots the machine: a clone of the template the first time, on the kept disk after that.
-    async fn start_machine(self: &Arc<Self>, record: &Record, first: bool) -> Result<()> {
-        let mut slot = self.machine.lock().await;
-        match Running::start(&self.home, &self.place, record, first).await {
-            Ok(running) => {
-                let guest = running.guest().clone();
-                running.log_console(self.log.clone());
-                *slot = Some(running);
-                self.apply(Action::Ready, "its agent answered")?;
-                tokio::spawn(self.clone().watch_machine(guest));
-                Ok(())
-            }
-            Err(e) => {
-                self.apply(Action::Fail, &e.to_string())?;
-                Err(e)
-            }
-        }
-    }
-
-    /// Records the end of a machine that nobody asked for.
-    async fn watch_machine(self: Arc<Self>, guest: crate::vmm::guest::Guest) {
-        guest.closed().await;
-        let mut slot = self.machine.lock().await;
-        // Whoever ended it on purpose has taken it out.
-        let Some(running) = slot.as_mut().filter(|running| running.has_session(&guest)) else { return };
-        let end = running.end().await;
-        *slot = None;
-        self.jobs.lose_all(&end.cause);
-        let action = if end.in_order { Action::Halt } else { Action::Fail };
-        let _ = self.apply(action, &end.cause);
-    }
-
-    async fn start_again(self: &Arc<Self>) -> Result<Sandbox> {
-        if self.apply(Action::Start, "start was asked for")? == Outcome::Moved {
-            let record = self.record()?;
-            self.start_machine(&record, false).await?;
-        }
-        self.sandbox()
-    }
-
-    async fn stop(&self, cause: &str) -> Result<Sandbox> {
-        let mut slot = self.machine.lock().await;
-        let record = self.record()?;
-        if lifecycle::judge(record.state, Action::Stop) == lifecycle::Verdict::Refused {
-            return Err(lifecycle::refusal(&record.name, record.state, "stop"));
-        }
-        if let Some(running) = slot.take() {
-            let how = running.halt().await;
-            self.jobs.lose_all("the sandbox was stopped");
-            self.apply(Action::Stop, &format!("{cause}{how}"))?;
-        }
-        self.sandbox()
-    }
-
-    /// Ends it for good. The record of it is durable before anything is removed, so that a crash leaves only rubbish.
-    async fn destroy(&self, cause: &str) -> Result<DeletionReport> {
-        let mut slot = self.machine.lock().await;
-        drop(slot.take());
-        self.jobs.lose_all("the sandbox was destroyed");
-        let record = self.record()?;
-        if record.state == State::Destroyed {
-            return Ok(record.report.unwrap_or_default());
-        }
-        let report = sandboxes::deletion_report(&self.place, &record);
-        self.store().destroyed(&self.id, cause, &report)?;
-        self.announce(cause)?;
-        self.place.remove();
-        self.over.notify_one();
-        Ok(report)
-    }
-
-    async fn expire(&self, record: &Record) {
-        let _ = match record.on_expiry() {
-            OnExpiry::Destroy => self.destroy("its time to live was over").await.map(drop),
-            OnExpiry::Stop => self.stop("its time to live was over").await.map(drop),
-        };
     }
 }

@@ -4,8 +4,14 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use mvm_wire::api::Stream;
 use tokio::sync::Notify;
+
+use super::jobs::SavedOutput;
+use crate::error::Result;
+use crate::point;
 
 /// How much of a command's output is kept.
 pub const KEPT_BYTES: u64 = 1 << 20;
@@ -29,6 +35,8 @@ struct Ring {
     closed: bool,
     /// Where the reader is that must miss nothing. The command waits for it.
     reader: Option<u64>,
+    /// The command does not wait at the moment: what is on its way is taken in, and nothing that the reader needs is dropped.
+    flowing: bool,
 }
 
 /// What a reader finds at its offset.
@@ -47,6 +55,24 @@ impl Output {
     pub fn lossless() -> Output {
         let ring = Ring { reader: Some(0), ..Ring::default() };
         Output { state: Mutex::new(ring), changed: Notify::new() }
+    }
+
+    /// What is kept, to be saved.
+    pub fn save(&self) -> SavedOutput {
+        let ring = self.ring();
+        let pieces = ring.pieces.iter().map(|(stream, bytes)| (*stream, STANDARD.encode(bytes))).collect();
+        SavedOutput { first: ring.first, stdout: ring.stdout, stderr: ring.stderr, pieces }
+    }
+
+    /// What was saved; whether more will come.
+    pub fn load(saved: SavedOutput, closed: bool) -> Result<Output> {
+        let damaged = |e| point::refused(format!("the output of a command cannot be read: {e}"));
+        let decode = |(stream, piece): (Stream, String)| Ok((stream, STANDARD.decode(piece).map_err(damaged)?));
+        let pieces = saved.pieces.into_iter().map(decode).collect::<Result<VecDeque<_>>>()?;
+        let SavedOutput { first, stdout, stderr, .. } = saved;
+        let end = first + pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+        let ring = Ring { pieces, first, end, stdout, stderr, closed, ..Ring::default() };
+        Ok(Output { state: Mutex::new(ring), changed: Notify::new() })
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -101,6 +127,12 @@ impl Output {
         (ring.first, ring.end, ring.stdout, ring.stderr)
     }
 
+    /// Whether the command waits for a reader that must miss nothing, as it does unless its machine is about to be saved.
+    pub fn hold_back(&self, held: bool) {
+        self.ring().flowing = !held;
+        self.changed.notify_waiters();
+    }
+
     /// The reader that must miss nothing is gone; nobody waits for it.
     pub fn release(&self) {
         self.ring().reader = None;
@@ -119,7 +151,8 @@ impl Ring {
     /// Whether the reader that must miss nothing is so close that nothing it needs would be dropped. Whole pieces are
     /// dropped, so it may be behind by one less than is kept.
     fn admits(&self, len: u64) -> bool {
-        self.reader.is_none_or(|reader| self.end + len - reader.min(self.end) <= KEPT_BYTES - PIECE as u64)
+        self.flowing
+            || self.reader.is_none_or(|reader| self.end + len - reader.min(self.end) <= KEPT_BYTES - PIECE as u64)
     }
 
     fn append(&mut self, stream: Stream, bytes: &[u8]) {
@@ -131,8 +164,12 @@ impl Ring {
         self.end += len;
         *(if stream == Stream::Stdout { &mut self.stdout } else { &mut self.stderr }) += len;
         while self.end - self.first > KEPT_BYTES {
-            let Some((_, oldest)) = self.pieces.pop_front() else { return };
-            self.first += oldest.len() as u64;
+            let oldest = self.pieces.front().map_or(0, |(_, piece)| piece.len() as u64);
+            if oldest == 0 || self.reader.is_some_and(|reader| self.first + oldest > reader) {
+                return;
+            }
+            self.pieces.pop_front();
+            self.first += oldest;
         }
     }
 
@@ -223,6 +260,34 @@ mod tests {
             };
             let ((), (stdout, _, missed)) = tokio::join!(write, drain(&output, 0));
             assert_eq!((stdout.len(), missed), (TOTAL / 1000 * 1000, 0));
+        });
+    }
+
+    #[test]
+    fn what_is_saved_goes_on_where_it_was() {
+        block_on(async {
+            let output = Output::default();
+            output.push(Stream::Stdout, &vec![1; 2 << 20]).await;
+            output.push(Stream::Stderr, b"error").await;
+            let again = Output::load(output.save(), false).unwrap();
+            assert_eq!(again.counts(), output.counts());
+            again.push(Stream::Stdout, b"more").await;
+            again.close();
+            let (stdout, stderr, missed) = drain(&again, 0).await;
+            assert_eq!((stdout.len() as u64 + missed, stderr.as_slice()), ((2 << 20) + 4, b"error".as_slice()));
+        });
+    }
+
+    #[test]
+    fn nothing_is_lost_to_a_slow_reader_while_its_machine_is_saved() {
+        block_on(async {
+            let output = Output::lossless();
+            output.hold_back(false);
+            output.push(Stream::Stdout, &vec![1; 3 << 20]).await;
+            output.hold_back(true);
+            output.close();
+            let (stdout, _, missed) = drain(&output, 0).await;
+            assert_eq!((stdout.len(), missed), (3 << 20, 0));
         });
     }
 

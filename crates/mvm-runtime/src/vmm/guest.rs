@@ -68,6 +68,17 @@ impl Guest {
         })
     }
 
+    /// Sends a request that is done or fails.
+    pub async fn demand(&self, request: &Request, what: &str) -> Result<()> {
+        match self.call(request).await? {
+            Reply::Done => Ok(()),
+            Reply::Failed(failure) => {
+                Err(Error::new(ErrorCode::SandboxUnavailable, format!("the guest cannot {what}"), describe(&failure)))
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
     /// Makes the machine one of its own. An error unless the guest confirms every part of it.
     pub async fn admit(&self, admit: Admit) -> Result<Admitted> {
         let what = "the guest did not confirm its identity, randomness and clock";
@@ -165,7 +176,7 @@ impl Frames {
             Kind::Stdout => Ok(Frame::Stdout(&self.payload)),
             Kind::Stderr => Ok(Frame::Stderr(&self.payload)),
             Kind::Reply => frame::decode(&self.payload).map(Frame::Reply).map_err(|e| broken("read from the guest", e)),
-            Kind::Request | Kind::Stdin => Err(unexpected()),
+            Kind::Request | Kind::Stdin | Kind::Mark => Err(unexpected()),
         }
     }
 }
@@ -180,18 +191,23 @@ impl Input {
     /// Sends bytes; waits while the command does not read.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<()> {
         for chunk in bytes.chunks(frame::MAX_PAYLOAD) {
-            self.frame(chunk).await?;
+            self.frame(Kind::Stdin, chunk).await?;
         }
         Ok(())
     }
 
     /// Ends the input.
     pub async fn end(&mut self) -> Result<()> {
-        self.frame(&[]).await
+        self.frame(Kind::Stdin, &[]).await
     }
 
-    async fn frame(&mut self, payload: &[u8]) -> Result<()> {
-        let header = frame::header(Kind::Stdin, payload.len());
+    /// Says that no more comes on this stream, because the machine is about to be saved.
+    pub async fn mark(&mut self) -> Result<()> {
+        self.frame(Kind::Mark, &[]).await
+    }
+
+    async fn frame(&mut self, kind: Kind, payload: &[u8]) -> Result<()> {
+        let header = frame::header(kind, payload.len());
         let send = async {
             self.writer.write_all(&header).await?;
             self.writer.write_all(payload).await?;

@@ -1,7 +1,7 @@
 //! One running machine: a confined QEMU process with its control socket, its console and the agent's channel.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 
 use super::confine::{self, BrokeredOpen, LayerReport, VmmCommand, VmmLimits, VmmProcess};
 use super::guest::Guest;
+use super::memory;
 use super::qemu::{self, Line, MemoryMode, Shape, Start};
 use super::qmp::Qmp;
 use crate::error::{Error, IoContext, Result};
@@ -19,6 +20,8 @@ use crate::host::{Accelerator, Host};
 
 /// How much of the console's end is kept for error messages.
 const CONSOLE_TAIL: usize = 16 << 10;
+/// How long the copy of a machine's memory may take. A GiB takes less than a second.
+const SAVE_LIMIT: Duration = Duration::from_secs(120);
 /// What the VMM needs besides the guest's memory: its own code, translated code, buffers.
 const VMM_OVERHEAD_BYTES: u64 = 512 << 20;
 
@@ -29,8 +32,8 @@ pub enum Memory {
     Shared(File),
     /// A file of which the machine gets a private copy, page by page. Opened read-only.
     CopyOnWrite(File),
-    /// Fresh memory.
-    Private,
+    /// Zeros.
+    Fresh,
 }
 
 /// How a machine starts.
@@ -46,7 +49,12 @@ pub enum Origin {
         builder: bool,
     },
     /// Continues from saved state.
-    Restore(File),
+    Restore {
+        /// The state of its devices.
+        devices: File,
+        /// Load it and wait until it is told to run.
+        paused: bool,
+    },
 }
 
 /// A machine to start.
@@ -70,10 +78,19 @@ pub struct Launch<'a> {
 #[derive(Debug)]
 pub struct Machine {
     process: VmmProcess,
-    agent: Option<UnixStream>,
+    memory: MachineMemory,
+    agent: OwnedFd,
     control: Option<UnixStream>,
+    qmp: Option<Qmp>,
     commands_sent: usize,
     console: Arc<Mutex<Console>>,
+}
+
+/// The file that a machine's memory began as, and how much memory there is.
+#[derive(Debug)]
+struct MachineMemory {
+    base: File,
+    bytes: u64,
 }
 
 /// What the guest printed on its console.
@@ -97,20 +114,25 @@ impl Machine {
     pub fn start(launch: Launch<'_>) -> Result<Machine> {
         let shape = launch.shape;
         let (memory_mode, memory) = match launch.memory {
-            Memory::Shared(file) => (MemoryMode::Shared, Some(file)),
-            Memory::CopyOnWrite(file) => (MemoryMode::CopyOnWrite, Some(file)),
-            Memory::Private => (MemoryMode::Private, None),
+            Memory::Shared(file) => (MemoryMode::Shared, file),
+            Memory::CopyOnWrite(file) => (MemoryMode::CopyOnWrite, file),
+            // Written to it is private memory like any other. That it can be told apart is what a save needs.
+            Memory::Fresh => {
+                (MemoryMode::CopyOnWrite, File::open("/dev/zero").context(|| "cannot open /dev/zero".into())?)
+            }
         };
+        let base = memory.try_clone().context(|| "cannot keep the machine's memory file".into())?;
         let (control, control_theirs) = socket_pair()?;
         let (agent, agent_theirs) = socket_pair()?;
+        let agent = OwnedFd::from(agent.into_std().context(|| "cannot create a socket pair".into())?);
         let (console, console_theirs) = socket_pair()?;
         let mut fds: Vec<(i32, OwnedFd)> =
             vec![(qemu::QMP_FD, control_theirs), (qemu::AGENT_FD, agent_theirs), (qemu::CONSOLE_FD, console_theirs)];
         let mut readable = Vec::new();
         let start = match launch.origin {
-            Origin::Restore(state) => {
-                fds.push((qemu::STATE_FD, state.into()));
-                Start::Restore
+            Origin::Restore { devices, paused } => {
+                fds.push((qemu::STATE_FD, devices.into()));
+                Start::Restore { paused }
             }
             Origin::Boot { kernel, initramfs, builder } => {
                 let file = File::open(&kernel).context(|| format!("cannot open the kernel {}", kernel.display()))?;
@@ -121,7 +143,8 @@ impl Machine {
             }
         };
         // They wait in the socket until QEMU reads them, so that a restore needs no round trip.
-        let commands = if start == Start::Restore { qemu::restore_commands().to_vec() } else { Vec::new() };
+        let restores = matches!(start, Start::Restore { .. });
+        let commands = if restores { qemu::restore_commands().to_vec() } else { Vec::new() };
         for command in &commands {
             // Straight to the socket: the event loop has not seen it yet.
             rustix::io::write(&control, format!("{command}\n").as_bytes())
@@ -132,8 +155,7 @@ impl Machine {
             Line { accelerator: launch.accelerator, shape, memory: memory_mode, disks: launch.disks.len(), start };
         let args = line.arguments();
         fds.extend(launch.disks.into_iter().zip(qemu::FIRST_DISK_FD..).map(|(file, number)| (number, file.into())));
-        let mut opens: Vec<BrokeredOpen> =
-            memory.map(|file| BrokeredOpen { path: qemu::MEMORY_PATH.into(), fd: file.into() }).into_iter().collect();
+        let mut opens = vec![BrokeredOpen { path: qemu::MEMORY_PATH.into(), fd: memory.into() }];
         if launch.accelerator == Accelerator::Kvm {
             let kvm =
                 File::options().read(true).write(true).open("/dev/kvm").context(|| "cannot open /dev/kvm".into())?;
@@ -152,12 +174,13 @@ impl Machine {
             readable,
         })?;
         let console = keep_tail(console);
-        Ok(Machine { process, agent: Some(agent), control: Some(control), commands_sent, console })
+        let memory = MachineMemory { base, bytes: u64::from(shape.memory_mib) << 20 };
+        Ok(Machine { process, memory, agent, control: Some(control), qmp: None, commands_sent, console })
     }
 
-    /// Waits until the agent has answered our greeting, for `limit` at most. Can succeed once.
+    /// Waits until the agent has answered our greeting, for `limit` at most. A session that there was before must be over.
     pub async fn greet(&mut self, limit: Duration) -> Result<Guest> {
-        let agent = self.agent.take().ok_or_else(|| Error::internal("cannot greet the guest", "greeted before"))?;
+        let agent = self.channel()?;
         match tokio::time::timeout(limit, Guest::connect(agent)).await {
             Ok(Ok(guest)) => Ok(guest),
             Ok(Err(e)) => Err(self.explain(e).await),
@@ -170,14 +193,43 @@ impl Machine {
         }
     }
 
-    /// Opens the control connection. Can succeed once.
-    pub async fn control(&mut self) -> Result<Qmp> {
-        let socket =
-            self.control.take().ok_or_else(|| Error::internal("cannot control the machine", "taken before"))?;
-        match Qmp::connect(socket, self.commands_sent).await {
-            Ok(qmp) => Ok(qmp),
-            Err(e) => Err(self.explain(e).await),
+    /// One more handle on the agent's channel.
+    fn channel(&self) -> Result<UnixStream> {
+        let copy = || UnixStream::from_std(std::os::unix::net::UnixStream::from(self.agent.try_clone()?));
+        copy().context(|| "cannot open the agent's channel".into())
+    }
+
+    /// The control connection.
+    pub async fn control(&mut self) -> Result<&mut Qmp> {
+        if let Some(socket) = self.control.take() {
+            self.qmp = match Qmp::connect(socket, self.commands_sent).await {
+                Ok(qmp) => Some(qmp),
+                Err(e) => return Err(self.explain(e).await),
+            };
         }
+        self.qmp.as_mut().ok_or_else(|| Error::internal("cannot control the machine", "its control connection broke"))
+    }
+
+    /// Saves a stopped machine: the state of its devices into one file, its memory into another. Both are new and empty.
+    pub async fn save(&mut self, devices: File, memory: File) -> Result<()> {
+        self.control().await?.save_devices(devices.as_fd()).await?;
+        let (pid, MachineMemory { base, bytes }) = (self.process.pid(), &self.memory);
+        let (base, bytes) = (base.try_clone().context(|| "cannot open the machine's memory file".into())?, *bytes);
+        // A VMM that was taken over may make its memory unreadable for ever; then it is killed, and the read ends.
+        let copied = tokio::task::spawn_blocking(move || memory::copy(pid, &base, bytes, &memory));
+        match tokio::time::timeout(SAVE_LIMIT, copied).await {
+            Ok(copied) => copied.map_err(|e| Error::internal("cannot save the machine's memory", e))?,
+            Err(_) => {
+                self.process.kill();
+                Err(Error::internal("cannot save the machine's memory", "it could not be read in time"))
+            }
+        }
+    }
+
+    /// Completes when QEMU has ended.
+    pub fn ended(&self) -> Result<impl Future<Output = ()> + Send + use<>> {
+        let watched = self.process.watch()?;
+        Ok(async move { drop(watched.readable().await) })
     }
 
     /// Adds to an error what is known of the machine's end: QEMU's last words and the end of the console.
@@ -226,6 +278,11 @@ impl Machine {
     /// QEMU's process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// Whether QEMU has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().ok().flatten().is_some()
     }
 
     /// Whether QEMU has ended by itself and without an error, as it does when the guest switches itself off.

@@ -5,6 +5,7 @@
 pub mod confine;
 pub mod guest;
 pub mod machine;
+pub mod memory;
 pub mod qcow2;
 pub mod qemu;
 pub mod qmp;

@@ -32,10 +32,8 @@ pub struct Shape {
 pub enum MemoryMode {
     /// In a file that it is written through to: a template being made.
     Shared,
-    /// In a file that is only read; writes stay private: a clone.
+    /// In a file that is only read; writes stay private: a clone, or a machine that boots on zeros.
     CopyOnWrite,
-    /// Nowhere but in this process.
-    Private,
 }
 
 /// Descriptor numbers in the QEMU process. Disks follow from [`FIRST_DISK_FD`].
@@ -58,8 +56,11 @@ pub const FIRST_DISK_FD: i32 = 10;
 pub enum Start {
     /// From a kernel, with this command line.
     Boot(String),
-    /// From saved state.
-    Restore,
+    /// From saved state; it runs as soon as that is loaded, unless it is to wait.
+    Restore {
+        /// Wait for `cont`.
+        paused: bool,
+    },
 }
 
 /// Everything that decides the command line.
@@ -86,11 +87,14 @@ impl Line<'_> {
             args.push(value);
         };
         let shape = self.shape;
-        let backend = if self.memory == MemoryMode::Private { "" } else { ",memory-backend=ram" };
         add(
             "-machine",
-            format!("microvm,acpi=on,pic=off,pit=on,rtc=on,isa-serial=on,auto-kernel-cmdline=off{backend}"),
+            "microvm,acpi=on,pic=off,pit=on,rtc=on,isa-serial=on,auto-kernel-cmdline=off,memory-backend=ram,\
+             suppress-vmdesc=on"
+                .into(),
         );
+        // What is saved is the state of the devices alone, without the sections that frame a migration.
+        add("-global", "migration.send-configuration=off".into());
         match self.accelerator {
             Accelerator::Kvm => add("-accel", "kvm".into()),
             Accelerator::Tcg => add("-accel", format!("tcg,tb-size={TRANSLATION_CACHE_MIB}")),
@@ -98,11 +102,9 @@ impl Line<'_> {
         add("-cpu", cpu(self.accelerator).into());
         add("-smp", shape.cpus.to_string());
         add("-m", format!("{}M", shape.memory_mib));
-        if self.memory != MemoryMode::Private {
-            let share = if self.memory == MemoryMode::Shared { "on" } else { "off" };
-            let size = shape.memory_mib;
-            add("-object", format!("memory-backend-file,id=ram,size={size}M,mem-path={MEMORY_PATH},share={share}"));
-        }
+        let share = if self.memory == MemoryMode::Shared { "on" } else { "off" };
+        let size = shape.memory_mib;
+        add("-object", format!("memory-backend-file,id=ram,size={size}M,mem-path={MEMORY_PATH},share={share}"));
         add("-chardev", format!("socket,id=qmp,fd={QMP_FD}"));
         add("-mon", "chardev=qmp,mode=control".into());
         add("-chardev", format!("socket,id=console,fd={CONSOLE_FD}"));
@@ -122,11 +124,14 @@ impl Line<'_> {
                 add("-initrd", format!("/proc/self/fd/{INITRAMFS_FD}"));
                 add("-append", cmdline.clone());
             }
-            Start::Restore => add("-incoming", "defer".into()),
+            Start::Restore { .. } => add("-incoming", "defer".into()),
         }
         add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into());
         add("-display", "none".into());
         args.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
+        if self.start == (Start::Restore { paused: true }) {
+            args.push("-S".to_owned());
+        }
         args.into_iter().map(OsString::from).collect()
     }
 }
@@ -162,20 +167,13 @@ fn disk_node(index: usize, top: bool) -> serde_json::Value {
     node
 }
 
-/// What a machine that restores finds on its control connection when it is ready to read: QEMU loads the state and runs,
-/// and nobody waits for an answer in between. Memory that is in a file is not in the state (`x-ignore-shared`).
-pub fn restore_commands() -> [serde_json::Value; 3] {
+/// What a machine that restores finds on its control connection when it is ready to read: QEMU loads the state of its
+/// devices, and nobody waits for an answer in between. Memory is not in the state, it is in its file.
+pub fn restore_commands() -> [serde_json::Value; 2] {
     [
         json!({ "execute": "qmp_capabilities" }),
-        ignore_shared_memory(),
         json!({ "execute": "migrate-incoming", "arguments": { "uri": format!("fd:{STATE_FD}") } }),
     ]
-}
-
-/// Leaves memory that is in a file out of saved state. Both sides of a save must say so.
-pub fn ignore_shared_memory() -> serde_json::Value {
-    let capability = json!({ "capability": "x-ignore-shared", "state": true });
-    json!({ "execute": "migrate-set-capabilities", "arguments": { "capabilities": [capability] } })
 }
 
 /// What the kernel is told. Each entry shortens a boot or, more important, the code that a clone runs for the first time:

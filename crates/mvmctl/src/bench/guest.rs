@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use mvm_runtime::run::{self, Ready, RunRequest, Streams};
+use mvm_runtime::command::{self, Streams};
+use mvm_runtime::run::{self, Ready, RunRequest};
 use mvm_runtime::{Error, Home, Result};
 use mvm_wire::guest::{Exec, Status};
 use tokio::sync::mpsc;
@@ -80,7 +81,7 @@ async fn exec(ready: &Ready, argv: &[&str], input: Option<usize>) -> Result<usiz
         }
     };
     let mut counted = Counted(0);
-    let attend = run::attend(&ready.guest, request, None, feed, &mut control, &mut counted);
+    let attend = command::complete(&ready.guest, request, None, feed, &mut control, &mut counted);
     let (attended, ()) = tokio::join!(attend, send);
     match attended?.outcome {
         Ok(exited) if exited.status == Status::Code(0) => Ok(counted.0),

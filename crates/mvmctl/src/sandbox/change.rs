@@ -12,11 +12,7 @@ use crate::output;
 
 /// `mvmctl stop`, and `down` without `--destroy`.
 pub fn stop(args: OneArgs) -> u8 {
-    verb(args.json, async {
-        let sandbox = find(&args.sandbox)?.client.post_slowly("/v1/sandbox/stop").await?;
-        changed(&sandbox, &format!("its disk is kept; try: mvmctl start {}", sandbox.name), args.json);
-        Ok(output::SUCCESS)
-    })
+    change(args, "stop", |name| format!("its disk is kept; try: mvmctl start {name}"))
 }
 
 /// `mvmctl down`.
@@ -29,9 +25,28 @@ pub fn down(args: DownArgs) -> u8 {
 
 /// `mvmctl start`.
 pub fn start(args: OneArgs) -> u8 {
+    change(args, "start", |name| format!("try: mvmctl exec {name} -- uname -a"))
+}
+
+/// `mvmctl pause`.
+pub fn pause(args: OneArgs) -> u8 {
+    change(args, "pause", |name| format!("its memory is saved; try: mvmctl resume {name}"))
+}
+
+/// `mvmctl freeze`.
+pub fn freeze(args: OneArgs) -> u8 {
+    change(args, "freeze", |name| format!("its memory stays where it is; try: mvmctl resume {name}"))
+}
+
+/// `mvmctl resume`.
+pub fn resume(args: OneArgs) -> u8 {
+    change(args, "resume", |name| format!("try: mvmctl jobs {name}"))
+}
+
+fn change(args: OneArgs, how: &str, note: impl FnOnce(&str) -> String) -> u8 {
     verb(args.json, async {
-        let sandbox = find(&args.sandbox)?.client.post_slowly("/v1/sandbox/start").await?;
-        changed(&sandbox, &format!("try: mvmctl exec {} -- uname -a", sandbox.name), args.json);
+        let sandbox: Sandbox = find(&args.sandbox)?.client.post_slowly(&format!("/v1/sandbox/{how}")).await?;
+        changed(&sandbox, &note(&sandbox.name), args.json);
         Ok(output::SUCCESS)
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
-use mvm_runtime::run::{Control, Streams};
+use mvm_runtime::command::{Control, Streams};
 use mvm_runtime::{Error, ErrorCode, Result};
 use mvm_wire::api::{Job, JobEvent, JobRequest, JobResult, SignalRequest, Stream, TerminalSize};
 use serde_json::json;

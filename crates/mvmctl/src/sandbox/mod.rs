@@ -6,9 +6,11 @@ pub mod exec;
 pub mod fs;
 pub mod logs;
 pub mod show;
+pub mod snapshot;
 pub mod up;
 
 use mvm_runtime::client::Client;
+use mvm_runtime::place::Place;
 use mvm_runtime::store::Record;
 use mvm_runtime::{Error, ErrorCode, Home, Result, sandboxes};
 use mvm_wire::api::{Cleanup, OnExpiry, Sandbox, State};
@@ -32,7 +34,7 @@ fn find(name: &str) -> Result<Found> {
         let why = format!("it was destroyed: {}", record.cause);
         return Err(Error::new(ErrorCode::InvalidState, what, why).hint("mvmctl ps"));
     }
-    let client = Client::new(sandboxes::Place::of(&home, &record.id).socket());
+    let client = Client::new(Place::of(&home, &record.id).socket());
     Ok(Found { home, record, client })
 }
 
@@ -55,7 +57,11 @@ fn span(ms: u64) -> String {
 fn ending(sandbox: &Sandbox) -> String {
     match &sandbox.cleanup {
         Cleanup::Ttl { expires_at_ms, on_expiry, .. } => {
-            let verb = if *on_expiry == OnExpiry::Destroy { "destroyed" } else { "stopped" };
+            let verb = match on_expiry {
+                OnExpiry::Destroy => "destroyed",
+                OnExpiry::Stop => "stopped",
+                OnExpiry::Cold => "paused",
+            };
             format!("{verb} in {}", span(expires_at_ms.saturating_sub(mvm_runtime::time::now_ms())))
         }
         Cleanup::Lease => "with its client".to_owned(),

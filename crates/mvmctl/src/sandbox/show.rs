@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use mvm_runtime::place::Place;
 use mvm_runtime::{Error, ErrorCode, Home, Result, sandboxes};
 use mvm_wire::api::{Inspection, Job, JobResult, Sandbox, State, Stats};
 use serde_json::json;
@@ -53,7 +54,7 @@ pub fn inspect(args: OneArgs) -> u8 {
         let inspection = if record.state == State::Destroyed {
             stored()?
         } else {
-            let client = mvm_runtime::client::Client::new(sandboxes::Place::of(&home, &record.id).socket());
+            let client = mvm_runtime::client::Client::new(Place::of(&home, &record.id).socket());
             match client.get("/v1/sandbox").await {
                 Ok(inspection) => inspection,
                 Err(_) => stored()?,

@@ -59,6 +59,7 @@ fn request(args: &UpArgs) -> Result<CreateRequest> {
         on_expiry: args.on_expiry.into(),
         lease: args.lease || args.attach,
         idempotency_key: args.idempotency_key.clone(),
+        ..CreateRequest::default()
     })
 }
 
@@ -126,7 +127,7 @@ async fn attached(
     args: &UpArgs,
     sandbox: &Sandbox,
     client: &Client,
-    control: &mut tokio::sync::mpsc::Receiver<mvm_runtime::run::Control>,
+    control: &mut tokio::sync::mpsc::Receiver<mvm_runtime::command::Control>,
 ) -> Result<u8> {
     let _lease = claim(client).await?;
     signals::command_runs();

@@ -22,6 +22,8 @@ use std::sync::{Arc, Mutex};
 
 use mvm_wire::ErrorCode;
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 pub use report::{Layer, LayerReport};
 
@@ -167,6 +169,13 @@ impl VmmProcess {
     pub fn stderr_tail(&self) -> String {
         let bytes = self.stderr.lock().map(|tail| tail.clone()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Becomes readable when it has ended.
+    pub fn watch(&self) -> Result<AsyncFd<OwnedFd>> {
+        let pidfd = self.pidfd.try_clone().context(|| "cannot watch the VMM".into())?;
+        // SAFETY: an `OwnedFd` stays the same open descriptor for as long as the `AsyncFd` owns it.
+        unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.context(|| "cannot watch the VMM".into())
     }
 
     /// How it ended, if it has.
