@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 MVMCTL := target/release/mvmctl
+# Tests in Python, of what was built for the others and with what they prepared.
+CONFORMANCE := PATH="$(CURDIR)/target/debug:$$PATH" MVM_HOME="$(CURDIR)/target/tmp/mvm-home" /usr/bin/python3
 
 .PHONY: demo test deps test-deps build lint fmt bench boots faults openapi clean
 
@@ -13,7 +15,8 @@ demo: build
 ## Installs what is missing and runs every test, in real machines.
 test: test-deps lint
 	$(CARGO) test --workspace --locked
-	PATH="$(CURDIR)/target/debug:$$PATH" MVM_HOME="$(CURDIR)/target/tmp/mvm-home" /usr/bin/python3 conformance/raw_client.py
+	$(CONFORMANCE) conformance/raw_client.py
+	$(CONFORMANCE) conformance/api_test.py
 
 deps:
 	@scripts/install-deps.sh

@@ -20,6 +20,7 @@ need cc gcc
 need setpriv util-linux
 if [ "${1:-}" = tests ]; then
     /usr/bin/python3 -c 'import httpx' >/dev/null 2>&1 || missing="$missing python3 python3-httpx"
+    /usr/bin/python3 -c 'import jsonschema' >/dev/null 2>&1 || missing="$missing python3-jsonschema"
 fi
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 # The agent is linked statically, and the image base needs a static busybox.
