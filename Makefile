@@ -17,6 +17,7 @@ test: test-deps lint
 	$(CARGO) test --workspace --locked
 	$(CONFORMANCE) conformance/raw_client.py
 	$(CONFORMANCE) conformance/api_test.py
+	$(CONFORMANCE) conformance/docs_test.py
 
 deps:
 	@scripts/install-deps.sh

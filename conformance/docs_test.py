@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Runs the commands that the README and the pages in docs/ show, and holds their output against what is shown there.
+
+Needs mvmctl on the PATH and what `mvmctl setup` prepares. Usage: conformance/docs_test.py
+
+A ```console block has lines `$ command` (`> ` continues one), each followed by its output. In the output `…` stands for
+any text within a line, and a line of only `…` for any lines. The commands of a page run in one shell, in an empty
+directory.
+"""
+
+import json
+import re
+import subprocess
+import tempfile
+import unittest
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARK = "--- command"
+LIMIT_SECONDS = 300
+
+
+@dataclass
+class Shown:
+    """A command as a page shows it: where, and with what output."""
+
+    line: int
+    command: str
+    output: str = ""
+
+
+def commands(page: str) -> list[Shown]:
+    found: list[Shown] = []
+    inside = False
+    for number, line in enumerate(page.splitlines(), 1):
+        if line.startswith("```"):
+            inside = line == "```console"
+        elif inside and line.startswith("$ "):
+            found.append(Shown(number, line[2:]))
+        elif inside and line.startswith("> ") and not found[-1].output:
+            found[-1].command += "\n" + line[2:]
+        elif inside:
+            found[-1].output += line + "\n"
+    return found
+
+
+def matches(shown: str, output: str) -> bool:
+    def pattern(line: str) -> str:
+        return "(?:.*\n)*" if line == "…" else ".*".join(map(re.escape, line.split("…"))) + "\n"
+
+    if output and not output.endswith("\n"):
+        output += "\n"
+    return re.fullmatch("".join(map(pattern, shown.splitlines())), output) is not None
+
+
+def outputs(shown: list[Shown], directory: str) -> list[str]:
+    """What the commands write, both streams together, run one after the other in one shell."""
+    script = "".join(f"echo '{MARK}'\n{one.command}\n" for one in shown)
+    shell = ["timeout", "--kill-after=5", str(LIMIT_SECONDS), "bash", "-c", script]
+    done = subprocess.run(shell, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+    # Output without a last newline stands before the mark on its line.
+    parts = done.stdout.split(f"{MARK}\n")[1:]
+    return parts + [f"(the shell ended with {done.returncode} before this)\n"] * (len(shown) - len(parts))
+
+
+def sandboxes() -> set[str]:
+    listed = subprocess.run(["mvmctl", "ps", "--json"], capture_output=True, text=True, check=True)
+    return {sandbox["id"] for sandbox in json.loads(listed.stdout)["sandboxes"]}
+
+
+class Pages(unittest.TestCase):
+    def test_every_command_does_what_its_page_says(self) -> None:
+        subprocess.run(["mvmctl", "setup"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+        for path in PAGES:
+            before, shown = sandboxes(), commands(path.read_text())
+            with tempfile.TemporaryDirectory() as directory:
+                written = outputs(shown, directory)
+            for one, output in zip(shown, written, strict=True):
+                with self.subTest(page=path.name, line=one.line, command=one.command):
+                    difference = f"\nit shows:\n{one.output}\nbut this was written:\n{output}"
+                    self.assertTrue(matches(one.output, output), difference)
+            left = sandboxes() - before
+            for id in left:
+                subprocess.run(["mvmctl", "kill", id], stdout=subprocess.DEVNULL, check=True)
+            self.assertEqual(left, set(), f"{path.name} leaves sandboxes behind")
+
+    def test_the_pages_that_show_commands_are_found(self) -> None:
+        shown = {path.name for path in PAGES if commands(path.read_text())}
+        self.assertLessEqual({"README.md", "tutorial.md"}, shown)
+
+
+class Matching(unittest.TestCase):
+    def test_what_is_shown_must_be_what_is_written(self) -> None:
+        for shown, output in (("", ""), ("a\n", "a\n"), ("a\n", "a"), ("a…c\n", "abbc\n"), ("a…\n", "a\n"),
+                              ("…\n", ""), ("…\n", "a\nb\n"), ("a\n…\nd\n", "a\nb\nc\nd\n")):
+            self.assertTrue(matches(shown, output), (shown, output))
+        for shown, output in (("", "a\n"), ("a\n", ""), ("a.c\n", "abc\n"), ("a…c\n", "a\nc\n"), ("a\n…\n", "b\n"),
+                              ("a…\n", "a\nb\n")):
+            self.assertFalse(matches(shown, output), (shown, output))
+
+    def test_a_page_is_read_as_people_read_it(self) -> None:
+        page = "```sh\n$ no\n```\n```console\n$ one \\\n> more\n1\n> 2\n$ two\n```\n$ no\n"
+        self.assertEqual(commands(page), [Shown(5, "one \\\nmore", "1\n> 2\n"), Shown(9, "two")])
+
+
+if __name__ == "__main__":
+    unittest.main()
