@@ -10,7 +10,7 @@ import unittest
 from api.contract import Broken, Contract
 from api.files import Files
 from api.hostile import Hostile
-from api.operations import Input, Jobs, Lease, Lives, Sandbox
+from api.operations import Input, Jobs, Lease, Lives, Logs, Sandbox
 from api.sandboxed import CONTRACT
 
 # Operations that have nothing to refuse: without a parameter, and answered from what the supervisor itself knows.
@@ -50,7 +50,7 @@ class Whole(unittest.TestCase):
 
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None) -> unittest.TestSuite:
-    classes = (Checks, Sandbox, Lives, Lease, Jobs, Input, Files, Hostile, Whole)
+    classes = (Checks, Sandbox, Lives, Lease, Jobs, Logs, Input, Files, Hostile, Whole)
     return unittest.TestSuite(loader.loadTestsFromTestCase(test) for test in classes)
 
 

@@ -180,6 +180,30 @@ class Jobs(Sandboxed):
         self.refused("InvalidRequest", "POST", f"/v1/jobs/{job}/resize", {"rows": 70_000, "cols": 1})
 
 
+class Logs(Sandboxed):
+    def test_lines_of_jobs_and_of_the_supervisor(self) -> None:
+        job = self.start("sh", "-c", "echo one; echo two; echo three")
+        self.result(job)
+        lines = [e for e in self.ok("GET", "/v1/logs", source="job") if e["run_id"] == job]
+        self.assertEqual([e["text"] for e in lines], ["one", "two", "three"])
+        self.assertEqual([e["text"] for e in self.ok("GET", "/v1/logs", source="job", tail=1)], ["three"])
+        everything = self.ok("GET", "/v1/logs")
+        self.assertEqual([e["seq"] for e in everything], sorted({e["seq"] for e in everything}))
+        self.assertIn("supervisor", {e["source"] for e in everything})
+        self.assertEqual(self.ok("GET", "/v1/logs", since_ms=lines[-1]["at_ms"] + 3_600_000), [])
+        self.assertEqual(self.ok("GET", "/v1/logs", until_ms=1, follow=True), [])
+
+    def test_following(self) -> None:
+        with self.api.events("GET", "/v1/logs", follow=True, tail=0, source="job") as events:
+            job = self.another().call("POST", "/v1/jobs", {"argv": ["echo", "late"]}).value["run_id"]
+            line = next(events)
+        self.assertEqual((line["run_id"], line["text"]), (job, "late"))
+
+    def test_what_is_refused(self) -> None:
+        for query in ({"source": "kernel"}, {"tail": -1}, {"since_ms": "yesterday"}, {"follow": "maybe"}):
+            self.refused("InvalidRequest", "GET", "/v1/logs", legal=False, **query)
+
+
 class Input(Sandboxed):
     def test_input_goes_as_it_comes(self) -> None:
         job = self.start("cat", stdin=True)
