@@ -18,6 +18,7 @@ test: test-deps lint
 	$(CONFORMANCE) conformance/raw_client.py
 	$(CONFORMANCE) conformance/api_test.py
 	$(CONFORMANCE) conformance/docs_test.py
+	$(CONFORMANCE) conformance/faults.py
 
 deps:
 	@scripts/install-deps.sh
@@ -35,9 +36,9 @@ lint:
 fmt:
 	$(CARGO) fmt --all
 
-## Kills clients, supervisors and machines at random moments: make faults ROUNDS=100 SEED=1
+## Kills clients, supervisors and machines at random moments, as `test` does: make faults ROUNDS=1000 SEED=2
 faults: build
-	PATH="$(CURDIR)/target/release:$$PATH" /usr/bin/python3 conformance/faults.py --rounds $(or $(ROUNDS),100) --seed $(or $(SEED),1)
+	PATH="$(CURDIR)/target/release:$$PATH" /usr/bin/python3 conformance/faults.py --rounds $(or $(ROUNDS),200) --seed $(or $(SEED),1)
 
 ## Writes the document of the API on each sandbox's socket.
 openapi: build
