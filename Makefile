@@ -2,10 +2,10 @@
 
 CARGO ?= cargo
 MVMCTL := target/release/mvmctl
-# Tests in Python, of what was built for the others and with what they prepared.
-CONFORMANCE := PATH="$(CURDIR)/target/debug:$$PATH" MVM_HOME="$(CURDIR)/target/tmp/mvm-home" /usr/bin/python3
+# What the tests run with: the program that cargo's tests have built, in a home of its own.
+TESTED := PATH="$(CURDIR)/target/debug:$$PATH" MVM_HOME="$(CURDIR)/target/tmp/mvm-home"
 
-.PHONY: demo test deps test-deps build lint fmt bench boots faults openapi clean
+.PHONY: demo test conformance lifecycle deps test-deps build lint fmt bench boots faults openapi clean
 
 ## Installs what is missing, builds, sets up, and says hello from inside a microVM.
 demo: build
@@ -15,10 +15,23 @@ demo: build
 ## Installs what is missing and runs every test, in real machines.
 test: test-deps lint
 	$(CARGO) test --workspace --locked
-	$(CONFORMANCE) conformance/raw_client.py
-	$(CONFORMANCE) conformance/api_test.py
-	$(CONFORMANCE) conformance/docs_test.py
-	$(CONFORMANCE) conformance/faults.py
+	$(TESTED) /usr/bin/python3 conformance/raw_client.py
+	$(TESTED) /usr/bin/python3 conformance/api_test.py
+	$(TESTED) /usr/bin/python3 conformance/docs_test.py
+	$(TESTED) /usr/bin/python3 conformance/faults.py
+	@$(MAKE) --no-print-directory conformance
+
+## Runs the conformance cases on every surface, and holds the lifecycle matrix to what they did.
+conformance: test-deps
+	$(CARGO) build --workspace --locked
+	$(TESTED) mvmctl setup --image base
+	$(TESTED) /usr/bin/python3 conformance/run.py
+
+## The same, and writes the matrix anew.
+lifecycle: test-deps
+	$(CARGO) build --workspace --locked
+	$(TESTED) mvmctl setup --image base
+	$(TESTED) /usr/bin/python3 conformance/run.py --write
 
 deps:
 	@scripts/install-deps.sh

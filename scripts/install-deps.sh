@@ -19,8 +19,8 @@ need zstd zstd
 need cc gcc
 need setpriv util-linux
 if [ "${1:-}" = tests ]; then
-    /usr/bin/python3 -c 'import httpx' >/dev/null 2>&1 || missing="$missing python3 python3-httpx"
-    /usr/bin/python3 -c 'import jsonschema' >/dev/null 2>&1 || missing="$missing python3-jsonschema"
+    /usr/bin/python3 -c 'import httpx, jsonschema, yaml' >/dev/null 2>&1 ||
+        missing="$missing python3 python3-httpx python3-jsonschema python3-yaml"
 fi
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 # The agent is linked statically, and the image base needs a static busybox.

@@ -1,0 +1,326 @@
+#!/usr/bin/env python3
+"""The cases by the command line: what each operation is as an mvmctl command, and what its output says.
+
+Emits a transcript and judges nothing. Usage: drivers/cli.py [CASE…], with mvmctl on the PATH and MVM_HOME set.
+"""
+
+import base64
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Callable
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import httpx  # noqa: E402
+import transcript  # noqa: E402
+
+# Longer than anything in the cases takes; a command that is not back by then hangs.
+LIMIT_SECONDS = 60
+# Content up to here is in the transcript as it is, beyond as its digest.
+SHOWN_BYTES = 4096
+
+Args = dict[str, Any]
+
+
+class Call:
+    """One process of mvmctl, and how what it prints becomes a result or an error."""
+
+    def __init__(
+        self, argv: list[str], read: Callable[["Call"], Any], stdin: bytes | None = None, take: int | None = None
+    ) -> None:
+        self.argv, self.read, self.stdin, self.take = argv, read, stdin, take
+        self.method = " ".join(argv[:2]) if argv[0] == "fs" else argv[0]
+        self.stdout = self.stderr = b""
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            ["mvmctl", *self.argv],
+            stdin=subprocess.DEVNULL if self.stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+
+    def finish(self) -> dict[str, Any]:
+        if self.take:
+            return self._taken(self.take)
+        try:
+            self.stdout, self.stderr = self.process.communicate(self.stdin, timeout=LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.abandon()
+            return {"error": no_code(f"nothing came within {LIMIT_SECONDS} s")}
+        return {**self._outcome(), "status": self.process.returncode}
+
+    def _outcome(self) -> dict[str, Any]:
+        try:
+            said = self.read(self)
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            return {"error": no_code(f"{error!r}: {self.stdout[:500]!r} {self.stderr[:500]!r}")}
+        failed = isinstance(said, dict) and isinstance(said.get("error"), dict)
+        return {"error": said["error"]} if failed else {"result": said}
+
+    def _taken(self, lines: int) -> dict[str, Any]:
+        """The first lines of what would go on."""
+        guard = threading.Timer(LIMIT_SECONDS, self.process.kill)
+        guard.start()
+        self.stdout = b"".join(self.process.stdout.readline() for _ in range(lines))
+        guard.cancel()
+        self.abandon()
+        return self._outcome()
+
+    def abandon(self) -> dict[str, Any]:
+        self.process.kill()
+        self.process.communicate()
+        return {"result": {"abandoned": True}}
+
+
+def no_code(why: str) -> dict[str, Any]:
+    """What mvmctl said as no object."""
+    return {"code": None, "what": None, "why": why, "hint": None, "errno": None}
+
+
+def text_of(content: bytes) -> tuple[str, str]:
+    try:
+        return content.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(content).decode(), "base64"
+
+
+def shown(content: bytes) -> tuple[str | None, str | None]:
+    return text_of(content) if len(content) <= SHOWN_BYTES else (None, None)
+
+
+def as_object(call: Call) -> Any:
+    return json.loads(call.stdout)
+
+
+def as_lines(call: Call) -> list[dict[str, Any]]:
+    """One object a line; an error is one object over several lines."""
+    if call.stdout.startswith(b"{\n"):
+        return [json.loads(call.stdout)]
+    return [json.loads(line) for line in call.stdout.splitlines()]
+
+
+def nothing(call: Call) -> Any:
+    """Of these there is no result; the command line repeats what was asked."""
+    said = as_object(call)
+    return said if "error" in said else None
+
+
+def deletion(call: Call) -> Any:
+    said = as_object(call)
+    return said if "error" in said else said["destroyed"][0]
+
+
+def waited(call: Call) -> Any:
+    """A job that was lost with its machine has no result but the reason."""
+    said = as_object(call)
+    if "error" in said or said["result"]["error"]:
+        return {"error": said.get("error") or said["result"]["error"]}
+    return {"run_id": said["run_id"], **said["result"]}
+
+
+def output(call: Call) -> Any:
+    events = as_lines(call)
+    if "error" in events[0]:
+        return events[0]
+    pieces = [event for event in events if event["type"] == "output"]
+    said: dict[str, Any] = {"first_offset": pieces[0]["offset"] if pieces else None}
+    for name in ("stdout", "stderr"):
+        content = b"".join(base64.b64decode(piece["data"]) for piece in pieces if piece["stream"] == name)
+        said[name], said[f"{name}_encoding"] = shown(content)
+    said["gaps"] = [{"offset": event["offset"], "bytes": event["bytes"]} for event in events if event["type"] == "gap"]
+    said["result"] = events[-1]["result"]
+    return said
+
+
+def log(call: Call) -> Any:
+    events = as_lines(call)
+    return events[0] if events and "error" in events[0] else {"events": events}
+
+
+def content(call: Call) -> Any:
+    """`fs read` has no errors as objects."""
+    if call.process.returncode != 0:
+        return {"error": no_code(call.stderr.decode(errors="replace"))}
+    data, encoding = shown(call.stdout)
+    digest = hashlib.sha256(call.stdout).hexdigest()
+    return {"bytes": len(call.stdout), "sha256": digest, "data": data, "encoding": encoding}
+
+
+def streamed(call: Call) -> Any:
+    """`up --attach` passes the command's output on."""
+    stdout, stderr = call.stdout.decode(), call.stderr.decode()
+    return {"exit_code": call.process.returncode, "stdout": stdout, "stderr": stderr}
+
+
+def options(args: Args, **names: str) -> list[str]:
+    """The options for those arguments that are there. What is true is an option without a value."""
+    said = []
+    for key, option in names.items():
+        value = args.get(key)
+        if isinstance(value, dict):
+            said += [f"{option}={name}={item}" for name, item in value.items()]
+        elif value is True:
+            said.append(option)
+        elif value is not None and value is not False:
+            said.append(f"{option}={f'{value}ms' if key.endswith('_ms') else value}")
+    return said
+
+
+def create(args: Args) -> Call:
+    if args.get("through") == "request":
+        request = {key: value for key, value in args.items() if key != "through"}
+        return Call(["up", "--request", "-", "--json"], as_object, json.dumps(request).encode())
+    said = ["up", "--json", *options(
+        args, name="--name", image="--image", memory_mib="--memory", cpus="--cpus", env="--env", owner="--owner",
+        ttl_ms="--ttl", on_expiry="--on-expiry", idempotency_key="--idempotency-key", lease="--lease")]
+    if "ttl_ms" in args and args["ttl_ms"] is None:
+        said.append("--ttl=none")
+    return Call([*said, "--", *args["argv"]] if "argv" in args else said, as_object)
+
+
+def cleanup_scope(args: Args) -> Call:
+    return Call(["up", "--attach", *options(args, name="--name", image="--image"), "--", *args["argv"]], streamed)
+
+
+def command(verb: str, args: Args, *extra: str) -> Call:
+    stdin = args.get("stdin")
+    said = [verb, "--json", *extra, *options(
+        args, image="--image", memory_mib="--memory", env="--env", cwd="--cwd", user="--user", timeout_ms="--timeout",
+        max_output="--max-output", idempotency_key="--idempotency-key")]
+    said += ["-i"] if stdin is not None else []
+    said += [args["sandbox"]] if "sandbox" in args else []
+    return Call([*said, "--", *args["argv"]], as_object, None if stdin is None else stdin.encode())
+
+
+def write(args: Args) -> Call:
+    said = ["fs", "write", "--json"]
+    said += options(args, owner="--owner", append="--append", sync="--sync", parents="--parents")
+    said += [f"--mode={args['mode']:o}"] if "mode" in args else []
+    if "pattern" in args:
+        data = bytes((i * 2654435761 >> 13) & 255 for i in range(args["pattern"]))
+    else:
+        data = args["text"].encode() if "text" in args else base64.b64decode(args["base64"])
+    return Call([*said, args["sandbox"], args["path"]], as_object, data)
+
+
+def fs(verb: str, args: Args, read: Callable[[Call], Any] = as_object) -> Call:
+    said = ["fs", verb, "--json", *options(args, follow="--follow", parents="--parents", recursive="--recursive")]
+    said += [f"--mode={args['mode']:o}"] if "mode" in args else []
+    return Call([*said, args["sandbox"], args["path"], *([args["to"]] if "to" in args else [])], read)
+
+
+def one(verb: str, read: Callable[[Call], Any] = as_object, **names: str) -> Callable[[Args], Call]:
+    """The verbs that look alike: VERB [options] SANDBOX [JOB]."""
+    def call(args: Args) -> Call:
+        positional = [args[key] for key in ("sandbox", "job") if key in args]
+        return Call([verb, "--json", *options(args, **names), *positional], read)
+    return call
+
+
+def end(verb: str, down: list[str], read: Callable[[Call], Any]) -> Callable[[Args], Call]:
+    def call(args: Args) -> Call:
+        return Call([*(down if args.get("down") else [verb]), "--json", args["sandbox"]], read)
+    return call
+
+
+def logs(args: Args) -> Call:
+    said = options(args, source="--source", tail="--tail", since="--since", until="--until", follow="--follow")
+    return Call(["logs", "--json", *said, args["sandbox"]], log, take=args.get("take"))
+
+
+OPERATIONS: dict[str, Callable[[Args], Call]] = {
+    "create": create,
+    "connect": one("inspect"),
+    "inspect": one("inspect"),
+    "list": one("ps", all="--all"),
+    "wait": one("wait", state="--state", timeout_ms="--timeout"),
+    "stats": one("stats"),
+    "stop": end("stop", ["down"], as_object),
+    "start": one("start"),
+    "keep": one("keep", ttl_ms="--ttl", on_expiry="--on-expiry"),
+    "destroy": end("destroy", ["down", "--destroy"], deletion),
+    "kill": one("kill", deletion),
+    "gc": one("gc"),
+    "cleanup_scope": cleanup_scope,
+    "run": lambda args: command("run", args),
+    "commands.run": lambda args: command("exec", args),
+    "commands.start": lambda args: command("exec", args, "--detach"),
+    "commands.list": one("jobs"),
+    "job.wait": one("wait", waited, timeout_ms="--timeout"),
+    "job.kill": one("kill", signal="--signal"),
+    "job.output": one("attach", output, offset="--offset"),
+    "files.write": write,
+    "files.read": lambda args: Call(
+        ["fs", "read", *options(args, offset="--offset", len="--len"), args["sandbox"], args["path"]], content),
+    "files.list": lambda args: fs("ls", args),
+    "files.stat": lambda args: fs("stat", args),
+    "files.mkdir": lambda args: fs("mkdir", args, nothing),
+    "files.move": lambda args: fs("mv", args, nothing),
+    "files.remove": lambda args: fs("rm", args, nothing),
+    "files.copy_in": lambda args: Call(["cp", "--json", args["host"], f"{args['sandbox']}:{args['path']}"], as_object),
+    "files.copy_out": lambda args: Call(["cp", "--json", f"{args['sandbox']}:{args['path']}", args["host"]], as_object),
+    "logs": logs,
+}
+
+
+class OverTheApi:
+    """`files.stat` of a path with a NUL, which no process can have among its arguments."""
+
+    method = None
+
+    def __init__(self, args: Args) -> None:
+        self.args = args
+
+    def start(self) -> None:
+        pass
+
+    def finish(self) -> dict[str, Any]:
+        inspect = ["mvmctl", "inspect", "--json", self.args["sandbox"]]
+        inspection = json.loads(subprocess.run(inspect, capture_output=True, check=True).stdout)
+        transport = httpx.HTTPTransport(uds=inspection["socket"])
+        with httpx.Client(transport=transport, base_url="http://sandbox", timeout=LIMIT_SECONDS) as http:
+            said = http.get("/v1/files/stat", params={"path": self.args["path"], "follow": False}).json()
+        return said if "error" in said else {"result": said}
+
+
+def call(op: str, args: Args) -> Any:
+    """The operation, not yet started."""
+    if op == "files.stat" and "\0" in args["path"]:
+        return OverTheApi(args)
+    return OPERATIONS[op](args)
+
+
+def methods() -> list[str]:
+    """The public verbs, as mvmctl itself lists them; those of `fs` each by itself."""
+    found = []
+    for verb in verbs():
+        found += [f"{verb} {below}" for below in verbs(verb)] or [verb]
+    return found
+
+
+def verbs(*above: str) -> list[str]:
+    text = subprocess.run(["mvmctl", *above, "--help"], capture_output=True, text=True, check=True).stdout
+    _, _, listed = text.partition("\nCommands:\n")
+    lines = listed.split("\n\n")[0].splitlines()
+    names = [line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("   ")]
+    return [name for name in names if name != "help"]
+
+
+def packages() -> dict[str, str]:
+    """What is under test, by its digest."""
+    program = Path(shutil.which("mvmctl") or "mvmctl")
+    return {"mvmctl": transcript.suite.sha256(program.read_bytes())}
+
+
+def clean(id: str) -> None:
+    """Ends what a case left, after that was recorded."""
+    subprocess.run(["mvmctl", "kill", id], capture_output=True, timeout=LIMIT_SECONDS)
+
+
+if __name__ == "__main__":
+    transcript.record("cli", sys.argv[1:], call, methods(), packages(), clean)
