@@ -57,6 +57,9 @@ def main() -> None:
     options = parser.parse_args()
 
     known = suite.load()
+    unknown = set(options.case) - set(known.cases)
+    if unknown:
+        sys.exit("\n".join([*known.problems, f"there is no case {', '.join(sorted(unknown))} that is in order"]))
     paths = [record(surface, options.case) for surface in DRIVERS]
     transcripts = [check.read(path.read_text().splitlines(), known) for path in paths]
     if options.case:

@@ -34,7 +34,7 @@ class Call:
         self, argv: list[str], read: Callable[["Call"], Any], stdin: bytes | None = None, take: int | None = None
     ) -> None:
         self.argv, self.read, self.stdin, self.take = argv, read, stdin, take
-        self.method = " ".join(argv[:2]) if argv[0] == "fs" else argv[0]
+        self.method = " ".join(argv[:2]) if argv[0] in ("fs", "snapshot") else argv[0]
         self.stdout = self.stderr = b""
 
     def start(self) -> None:
@@ -222,6 +222,17 @@ def one(verb: str, read: Callable[[Call], Any] = as_object, **names: str) -> Cal
     return call
 
 
+def snapshot(verb: str, *positional: str) -> Callable[[Args], Call]:
+    def call(args: Args) -> Call:
+        said = ["snapshot", verb, "--json", *options(args, name="--name")]
+        return Call([*said, *(args[key] for key in positional)], as_object)
+    return call
+
+
+def restore(args: Args) -> Call:
+    return Call(["restore", "--json", *options(args, name="--name", disk_only="--disk-only"), args["snapshot"]], as_object)
+
+
 def end(verb: str, down: list[str], read: Callable[[Call], Any]) -> Callable[[Args], Call]:
     def call(args: Args) -> Call:
         return Call([*(down if args.get("down") else [verb]), "--json", args["sandbox"]], read)
@@ -247,6 +258,15 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "kill": one("kill", deletion),
     "gc": one("gc"),
     "cleanup_scope": cleanup_scope,
+    "cold": one("pause"),
+    "freeze": one("freeze"),
+    "resume": one("resume"),
+    "snapshot": snapshot("save", "sandbox"),
+    "snapshots.list": snapshot("ls"),
+    "snapshots.inspect": snapshot("inspect", "snapshot"),
+    "snapshots.remove": snapshot("rm", "snapshot"),
+    "restore": restore,
+    "fork": one("fork", name="--name", count="--count"),
     "run": lambda args: command("run", args),
     "commands.run": lambda args: command("exec", args),
     "commands.start": lambda args: command("exec", args, "--detach"),
@@ -296,7 +316,7 @@ def call(op: str, args: Args) -> Any:
 
 
 def methods() -> list[str]:
-    """The public verbs, as mvmctl itself lists them; those of `fs` each by itself."""
+    """The public verbs, as mvmctl itself lists them; those of `fs` and `snapshot` each by itself."""
     found = []
     for verb in verbs():
         found += [f"{verb} {below}" for below in verbs(verb)] or [verb]
