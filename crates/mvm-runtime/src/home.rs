@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -122,19 +122,26 @@ impl Home {
         let dir = self.tmp().join(format!("{purpose}-{}", unique()));
         // The lock lies beside the directory, so that a committed directory carries none.
         let lock_path = dir.with_extension("lock");
-        let lock = File::options()
-            .create_new(true)
-            .write(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .context(|| format!("cannot write to {}", self.tmp().display()))?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive)
-            .context(|| format!("cannot lock {}", lock_path.display()))?;
+        let lock = self.new_lock(&lock_path)?;
         create_dir(&dir)?;
         if let Ok(mut list) = UNDER_CONSTRUCTION.lock() {
             list.push((dir.clone(), lock_path.clone()));
         }
         Ok(Staging { dir, lock_path, _lock: lock })
+    }
+
+    /// Makes a file and locks it. Between the two a sweep may take it for what a killed process left; then there is another.
+    fn new_lock(&self, path: &Path) -> Result<File> {
+        loop {
+            let lock = File::options().create_new(true).write(true).mode(0o600).open(path);
+            let lock = lock.context(|| format!("cannot write to {}", self.tmp().display()))?;
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+                .context(|| format!("cannot lock {}", path.display()))?;
+            let ours = lock.metadata().context(|| format!("cannot lock {}", path.display()))?;
+            if fs::metadata(path).is_ok_and(|there| there.ino() == ours.ino()) {
+                return Ok(lock);
+            }
+        }
     }
 
     /// Removes what killed processes left in `tmp/`. What somebody still works on is locked and stays.
@@ -292,6 +299,19 @@ mod tests {
         assert!(alive.path().exists());
         assert!(!dead.exists());
         assert_eq!(fs::read_dir(home.tmp()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_sweep_never_takes_what_is_being_made() {
+        let (_dir, home) = home();
+        std::thread::scope(|scope| {
+            let sweeping = scope.spawn(|| (0..3000).for_each(|_| home.sweep()));
+            while !sweeping.is_finished() {
+                let staging = home.staging("new").unwrap();
+                std::thread::yield_now();
+                assert!(staging.path().exists());
+            }
+        });
     }
 
     #[test]

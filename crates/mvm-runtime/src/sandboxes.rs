@@ -26,7 +26,7 @@ use crate::run;
 use crate::sandbox;
 use crate::setup;
 use crate::snapshots::{self, Snapshot};
-use crate::store::{Record, Store};
+use crate::store::{Outcome, Record, Store};
 use crate::supervisor::LOCK_FD;
 use crate::vmm::qemu::Shape;
 
@@ -36,6 +36,9 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 const MAX_NAME: usize = 63;
 /// The longest path that a Unix socket can have, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
+/// How often a supervisor that is to be killed is looked at, and how long after each look.
+const KILL_LOOKS: u32 = 500;
+const KILL_LOOK: Duration = Duration::from_millis(10);
 /// The largest environment, in bytes, of a request.
 const MAX_ENV: usize = 128 << 10;
 
@@ -150,8 +153,8 @@ fn found(
     write_atomically(&draft.image_record(), &record)?;
     lay(&draft)?;
     staging.commit(place.dir())?;
-    let record = match store.create(&id, &request, &image.digest) {
-        Ok((_, true)) => launch(home, &place, &id, lock).and_then(|()| store.get(&id)),
+    match store.create(&id, &request, &image.digest) {
+        Ok((_, true)) => {}
         Ok((record, false)) => {
             place.remove();
             return Ok((describe(home, &record), false));
@@ -160,16 +163,13 @@ fn found(
             place.remove();
             return Err(e);
         }
-    };
-    match record {
-        Ok(record) => Ok((describe(home, &record), true)),
-        Err(e) => {
-            let report = deletion_report(&place, &store.get(&id)?);
-            store.destroyed(&id, &e.to_string(), &report)?;
-            place.remove();
-            Err(e)
-        }
     }
+    if let Err(e) = launch(home, &place, &id, lock) {
+        // By force: another command may have found it without a supervisor and given it one.
+        destroy_by_force(home, &id, &e.to_string())?;
+        return Err(e);
+    }
+    Ok((describe(home, &store.get(&id)?), true))
 }
 
 /// Starts the supervisor, which inherits the lock, and waits until it is ready.
@@ -413,10 +413,12 @@ fn revive(home: &Home, store: &mut Store, place: &Place, record: &Record, lock: 
 /// What became of a machine whose supervisor is gone, from where it was. What was saved of it is there only as long as
 /// it has not run since.
 fn lost_with_supervisor(place: &Place, state: State) -> Option<(Action, &'static str)> {
-    let saved = place.point().is_ok_and(|point| point.check(place.dir()).is_ok());
+    let saved = || place.point().is_ok_and(|point| point.check(place.dir()).is_ok());
     match state {
-        State::Running | State::Frozen if saved => Some((Action::Pause, "it was saved before its supervisor was lost")),
-        State::Restoring if saved => Some((Action::Refuse, "its supervisor was lost before it came back")),
+        State::Running | State::Frozen if saved() => {
+            Some((Action::Pause, "it was saved before its supervisor was lost"))
+        }
+        State::Restoring if saved() => Some((Action::Refuse, "its supervisor was lost before it came back")),
         State::Creating | State::Running | State::Frozen | State::Restoring => {
             Some((Action::Halt, "its supervisor was lost, and its machine with it; its disk is kept"))
         }
@@ -431,9 +433,8 @@ fn sweep(home: &Home, store: &Store) -> Result<()> {
         let id = entry.file_name().to_string_lossy().into_owned();
         let place = Place::of(home, &id);
         let alive = || store.get(&id).is_ok_and(|record| record.state != State::Destroyed);
-        // Younger than its record can be: its creator has not got there yet.
-        let old = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
-        let abandoned = place.take_lock().is_some() || old.is_some_and(|age| age > Duration::from_secs(60));
+        // A directory appears with its lock held; one without a lock is half removed.
+        let abandoned = !place.lock().exists() || place.take_lock().is_some();
         if abandoned && !alive() {
             place.remove();
         }
@@ -441,29 +442,34 @@ fn sweep(home: &Home, store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Ends a sandbox whose supervisor does not do it: kills that, and with it the machine. Harmless if it is gone already.
+/// Ends a sandbox whose supervisor does not do it. Harmless if it is gone already.
+///
+/// That it is destroyed is recorded first: a supervisor that another command starts at this moment finds it so and ends.
+/// Then whoever supervises it is killed, and the machine with that.
 pub fn destroy_by_force(home: &Home, id: &str, cause: &str) -> Result<DeletionReport> {
     let place = Place::of(home, id);
     let mut store = Store::open(home)?;
-    let mut lock = place.take_lock();
-    if lock.is_none() {
-        if let Some(pid) = place.holder() {
+    let report = deletion_report(&place, &store.get(id)?);
+    let report = match store.destroyed(id, cause, &report)? {
+        Outcome::Moved => report,
+        Outcome::Already => store.get(id)?.report.unwrap_or_default(),
+    };
+    for _ in 0..KILL_LOOKS {
+        if !place.lock().exists() || place.take_lock().is_some() {
+            break;
+        }
+        // Looked at each time: it may be another one by now.
+        if let Some(pid) = place.holder().filter(|pid| supervises(*pid, id)) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
-        for _ in 0..100 {
-            lock = place.take_lock();
-            if lock.is_some() || !place.lock().exists() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        std::thread::sleep(KILL_LOOK);
     }
-    let record = store.get(id)?;
-    if record.state == State::Destroyed {
-        return Ok(record.report.unwrap_or_default());
-    }
-    let report = deletion_report(&place, &record);
-    store.destroyed(id, cause, &report)?;
     place.remove();
     Ok(report)
+}
+
+/// Whether a process is the supervisor of this sandbox, and not one that got its number since.
+fn supervises(pid: rustix::process::Pid, id: &str) -> bool {
+    let arguments = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    arguments.split(|byte| *byte == 0).skip(1).take(2).eq([b"supervise".as_slice(), id.as_bytes()])
 }

@@ -248,6 +248,7 @@ impl Supervisor {
         self.jobs.lose_all("the sandbox was destroyed");
         let record = self.record()?;
         if record.state == State::Destroyed {
+            self.over.notify_one();
             return Ok(record.report.unwrap_or_default());
         }
         let report = sandboxes::deletion_report(&self.place, &record);

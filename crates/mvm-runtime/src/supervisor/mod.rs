@@ -111,6 +111,9 @@ fn report(error: Option<&Error>) {
 async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> {
     let store = Store::open(&home)?;
     let record = store.get(id)?;
+    if record.state == State::Destroyed {
+        return Err(Error::new(ErrorCode::InvalidState, "cannot supervise the sandbox", "it was destroyed meanwhile"));
+    }
     let place = Place::of(&home, id);
     let _ = std::fs::remove_file(place.socket());
     let listener = UnixListener::bind(place.socket())
@@ -143,6 +146,11 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
 async fn keep_time(supervisor: &Arc<Supervisor>) {
     loop {
         let Ok(record) = supervisor.record() else { return };
+        if record.state == State::Destroyed {
+            // By somebody else, who takes us for dead or could not wait. What it left is ours to remove.
+            supervisor.place.remove();
+            return;
+        }
         match (&record.cleanup, record.remaining()) {
             (Cleanup::Lease, _) => {
                 // Who claims it watches over it from then on.
