@@ -5,6 +5,7 @@
 
 mod guest;
 mod report;
+mod sandbox;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -55,7 +56,7 @@ pub struct Lane {
 }
 
 /// Names of all lanes, in the order of the report.
-const LANES: [(&str, &str, Unit, &str); 10] = [
+const LANES: [(&str, &str, Unit, &str); 22] = [
     ("qemu-start", "bare QEMU process to its control socket", Unit::Milliseconds, "the yardstick"),
     ("version", "mvmctl --version", Unit::Milliseconds, "5 ms"),
     ("run-base", "mvmctl run --image base -- true", Unit::Milliseconds, "8 × qemu-start"),
@@ -66,6 +67,18 @@ const LANES: [(&str, &str, Unit, &str); 10] = [
     ("transfer-out", "64 MiB out of a running machine", Unit::MegabytesPerSecond, "60 MB/s"),
     ("memory-vmm", "private memory of QEMU for a clone in use", Unit::Mebibytes, "50 MiB"),
     ("memory-all", "the same with mvm's own process", Unit::Mebibytes, "62 MiB"),
+    ("exec-api", "true in a sandbox, over its API", Unit::Milliseconds, "5 ms"),
+    ("exec-cli", "mvmctl exec SANDBOX -- true", Unit::Milliseconds, "12 ms"),
+    ("file-write", "a file of 64 MiB into a sandbox, over its API", Unit::MegabytesPerSecond, "60 MB/s"),
+    ("file-read", "a file of 64 MiB out of a sandbox, over its API", Unit::MegabytesPerSecond, "60 MB/s"),
+    ("memory-idle", "private memory of an idle sandbox: QEMU and supervisor", Unit::Mebibytes, "62 MiB"),
+    ("memory-supervisor", "the supervisor's part of that", Unit::Mebibytes, "12 MiB"),
+    ("pause", "to cold, 256 MiB guest with 100 MiB in use", Unit::Milliseconds, "500 ms"),
+    ("resume", "back from that", Unit::Milliseconds, "200 ms"),
+    ("fork", "one copy of a running sandbox, to its first exec", Unit::Milliseconds, ""),
+    ("fork-further", "each further copy, to its first exec", Unit::Milliseconds, "200 ms"),
+    ("fork-10", "ten copies at once, until all run", Unit::Milliseconds, ""),
+    ("up-30", "30 sandboxes at once, until all run", Unit::Milliseconds, ""),
 ];
 
 /// Runs the verb.
@@ -110,8 +123,12 @@ fn measure(args: &BenchArgs) -> Result<()> {
             }
         }
     }
-    if lanes.iter().any(|lane| lane.samples.is_empty()) {
+    if lanes.iter().any(|lane| guest::LANES.contains(&lane.name)) {
         block_on(guest::measure(&home, &mut lanes, samples))?;
+    }
+    if lanes.iter().any(|lane| lane.samples.is_empty()) {
+        progress.detail("sandboxes");
+        block_on(sandbox::measure(&home, &mut lanes, samples))?;
     }
     progress.done("");
     let results =
@@ -172,6 +189,17 @@ fn bare_qemu(host: &Host) -> Result<f64> {
         Some(Ok(_)) if greeting.contains("QMP") => Ok(elapsed),
         _ => Err(Error::internal(what, "it did not greet")),
     }
+}
+
+/// Adds a sample to a lane, if it is wanted.
+fn sample(lanes: &mut [Lane], name: &str, value: f64) {
+    if let Some(lane) = lanes.iter_mut().find(|lane| lane.name == name) {
+        lane.samples.push(value);
+    }
+}
+
+fn wants(lanes: &[Lane], names: &[&str]) -> bool {
+    lanes.iter().any(|lane| names.contains(&lane.name))
 }
 
 fn milliseconds(since: Instant) -> f64 {

@@ -11,6 +11,9 @@ use tokio::sync::mpsc;
 use super::Lane;
 use crate::run::DEFAULT_SHAPE;
 
+/// The lanes that are measured here.
+pub const LANES: [&str; 5] = ["exec", "transfer-in", "transfer-out", "memory-vmm", "memory-all"];
+
 const TRANSFER_BYTES: usize = 64 << 20;
 const PIECE: usize = 256 << 10;
 /// Transfers take most of a second each.
@@ -40,7 +43,7 @@ pub async fn measure(home: &Home, lanes: &mut [Lane], samples: usize) -> Result<
     // A second one, as only then the host tells what they share from what each has alone.
     let second = run::start(&prepared, &DEFAULT_SHAPE).await?;
     exec(&second, &["true"], None).await?;
-    for lane in lanes.iter_mut().filter(|lane| lane.name.starts_with("memory")) {
+    for lane in lanes.iter_mut().filter(|lane| matches!(lane.name, "memory-vmm" | "memory-all")) {
         let mut bytes = private_memory(ready.machine.pid())?;
         if lane.name == "memory-all" {
             bytes += private_memory(std::process::id())?;
@@ -48,7 +51,7 @@ pub async fn measure(home: &Home, lanes: &mut [Lane], samples: usize) -> Result<
         lane.samples.push(bytes as f64 / f64::from(1 << 20));
     }
     drop(second);
-    for lane in lanes.iter_mut().filter(|lane| lane.samples.is_empty()) {
+    for lane in lanes.iter_mut().filter(|lane| LANES.contains(&lane.name) && lane.samples.is_empty()) {
         let count = if lane.name == "exec" { samples * ROUND_TRIPS_PER_SAMPLE } else { samples.min(MOST_TRANSFERS) };
         for round in 0..=count {
             let started = Instant::now();
