@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::home::Home;
 use crate::host::{self, Host, Kvm};
 use crate::vmm::confine::{self, Layer};
-use crate::{image, kernel, template, tool};
+use crate::{image, kernel, snapshots, template, tool};
 
 /// Versions of QEMU that mvm was tried with.
 const QEMU_OLDEST: (u32, u32) = (7, 2);
@@ -73,6 +73,7 @@ pub fn examine(home: &Home) -> Vec<Finding> {
     findings.push(guest_kernel(home));
     findings.extend(images(home));
     findings.extend(templates(home));
+    findings.extend(saved(home));
     findings
 }
 
@@ -273,4 +274,21 @@ fn templates(home: &Home) -> Vec<Finding> {
     );
     findings.insert(0, ok("templates", detail));
     findings
+}
+
+/// Snapshots, by every byte.
+fn saved(home: &Home) -> Vec<Finding> {
+    let all = snapshots::list(home);
+    let damaged = |snapshot: &snapshots::Snapshot| {
+        let name = &snapshot.record.name;
+        let why = snapshots::verify(snapshot).err()?;
+        let fix = format!("mvmctl restore {name} --disk-only, or mvmctl snapshot rm {name}");
+        Some(warning("snapshots", format!("{name} cannot be restored: {why}"), fix))
+    };
+    let damaged: Vec<Finding> = all.iter().filter_map(damaged).collect();
+    match (all.len(), damaged.is_empty()) {
+        (0, _) => damaged,
+        (count, true) => vec![ok("snapshots", format!("{count}, whole"))],
+        _ => damaged,
+    }
 }

@@ -16,8 +16,10 @@ use mvm_wire::api::{
 };
 use rustix::fs::FlockOperation;
 
+use crate::capabilities;
 use crate::error::{Error, IoContext, Result};
 use crate::home::{Home, write_atomically};
+use crate::host::Host;
 use crate::image::Image;
 use crate::lifecycle::{self, Action};
 use crate::place::{Place, space};
@@ -322,7 +324,8 @@ pub fn inspection(
     isolation: Option<serde_json::Value>,
 ) -> Inspection {
     let env = record.request.env.keys().cloned().collect();
-    Inspection { sandbox: describe(home, record), isolation, env, history }
+    let capabilities = Host::load(home).map(|host| capabilities::of(&host)).unwrap_or_default();
+    Inspection { sandbox: describe(home, record), isolation, capabilities, env, history }
 }
 
 /// What is about to be deleted, and what that does not mean.

@@ -237,10 +237,23 @@ pub struct Inspection {
     pub sandbox: Sandbox,
     /// What keeps its machine apart from the host; null without a machine.
     pub isolation: Option<serde_json::Value>,
+    /// What its backend can do, and what not.
+    pub capabilities: Vec<Capability>,
     /// Names of its environment variables; their values are not shown.
     pub env: Vec<String>,
     /// All changes of state, the first one first.
     pub history: Vec<Transition>,
+}
+
+/// Something that a backend can do or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Capability {
+    /// Its name, which the error `BackendUnsupported` has too.
+    pub name: String,
+    /// Whether it can be had.
+    pub supported: bool,
+    /// Its limits; or why it cannot be had.
+    pub limits: String,
 }
 
 /// A command to run.

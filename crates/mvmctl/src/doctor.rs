@@ -2,8 +2,10 @@
 
 use std::io::IsTerminal;
 
-use mvm_runtime::Home;
 use mvm_runtime::doctor::{self as runtime, Finding, Status};
+use mvm_runtime::host::Host;
+use mvm_runtime::{Home, capabilities};
+use mvm_wire::api::Capability;
 use serde_json::json;
 
 use crate::args::DoctorArgs;
@@ -19,16 +21,27 @@ pub fn doctor(args: &DoctorArgs) -> u8 {
         Err(error) => return output::error(&error, args.json),
     };
     let findings = runtime::examine(&home);
+    let capabilities = Host::load(&home).map(|host| capabilities::of(&host)).unwrap_or_default();
     let failing = findings.iter().filter(|finding| finding.status == Status::Failing).count();
     if args.json {
-        output::print_json(&json!({ "ok": failing == 0, "findings": findings }));
+        output::print_json(&json!({ "ok": failing == 0, "findings": findings, "capabilities": capabilities }));
     } else {
-        print(&findings, failing);
+        print(&findings);
+        print_capabilities(&capabilities);
+        sum_up(&findings, failing);
     }
     if failing > 0 { FAILING } else { output::SUCCESS }
 }
 
-fn print(findings: &[Finding], failing: usize) {
+fn print_capabilities(capabilities: &[Capability]) {
+    let row = |entry: &Capability| {
+        vec![if entry.supported { "can" } else { "cannot" }.to_owned(), entry.name.clone(), entry.limits.clone()]
+    };
+    output::table(&capabilities.iter().map(row).collect::<Vec<_>>());
+    output::line("");
+}
+
+fn print(findings: &[Finding]) {
     let width = findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
     for finding in findings {
         output::line(&format!("{}  {:width$}  {}", mark(finding.status), finding.name, finding.detail));
@@ -36,8 +49,11 @@ fn print(findings: &[Finding], failing: usize) {
             output::line(&format!("{:9}{:width$}  fix: {}", "", "", finding.fix));
         }
     }
-    let warnings = findings.iter().filter(|finding| finding.status == Status::Warning).count();
     output::line("");
+}
+
+fn sum_up(findings: &[Finding], failing: usize) {
+    let warnings = findings.iter().filter(|finding| finding.status == Status::Warning).count();
     output::line(&match (failing, warnings) {
         (0, 0) => "Everything is as it should be.".to_owned(),
         (0, _) => format!("mvm works here; {warnings} warnings."),
