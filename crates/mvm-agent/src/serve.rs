@@ -169,6 +169,7 @@ async fn thaw(machine: &Machine) -> Reply {
     if !machine.admitted.get() {
         return failed(Step::NotAdmitted, "not admitted");
     }
+    machine.jobs.suspension_is_over();
     if machine.frozen.replace(false) {
         if let Err(e) = cgroup::freeze_all(false).await {
             return other(&e);

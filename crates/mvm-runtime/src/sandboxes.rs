@@ -38,6 +38,8 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 const MAX_NAME: usize = 63;
 /// The longest path that a Unix socket can have, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
+/// Enough for a thread that does nothing but wait.
+const REAPER_STACK: usize = 64 << 10;
 /// How often a supervisor that is to be killed is looked at, and how long after each look.
 const KILL_LOOKS: u32 = 500;
 const KILL_LOOK: Duration = Duration::from_millis(10);
@@ -201,7 +203,8 @@ fn launch(home: &Home, place: &Place, id: &str, lock: File) -> Result<()> {
         });
     }
     let mut child = command.spawn().context(what)?;
-    let _ = (&lock).seek(SeekFrom::Start(0)).and_then(|_| write!(&lock, "{}", child.id()));
+    let _ = lock.set_len(0).and_then(|()| (&lock).seek(SeekFrom::Start(0)));
+    let _ = write!(&lock, "{}", child.id());
     drop(lock);
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
@@ -212,7 +215,12 @@ fn launch(home: &Home, place: &Place, id: &str, lock: File) -> Result<()> {
             let _ = child.wait();
             Err(body.error.into())
         }
-        Err(_) if line.trim() == "{}" => Ok(()),
+        Err(_) if line.trim() == "{}" => {
+            // A supervisor that has forked its sandbox lives on beside the children: none shall remain as a zombie.
+            let reaper = std::thread::Builder::new().name("supervisor".into()).stack_size(REAPER_STACK);
+            drop(reaper.spawn(move || child.wait()));
+            Ok(())
+        }
         Err(_) => {
             let _ = child.wait();
             let said = fs::read_to_string(place.stderr()).unwrap_or_default();

@@ -270,6 +270,14 @@ fn an_ordinary_user_can_run_it() {
     assert_eq!(object["stdout"], "0\n", "files of an image belong to whom its archive says");
     let layers = object["isolation"]["layers"].as_array().unwrap();
     assert!(layers.iter().any(|layer| layer["layer"] == "own-user" && layer["applied"] == false), "{layers:?}");
+    for verb in
+        [&["up", "--image", "base", "--name", "own"][..], &["pause", "own"], &["resume", "own"], &["fork", "own"]]
+    {
+        let ran = as_nobody(verb);
+        assert_eq!(ran.code, 0, "{verb:?}: {ran:?}");
+    }
+    assert_eq!(as_nobody(&["exec", "own", "--", "echo", "again"]).stdout, "again\n");
+    assert_eq!(as_nobody(&["destroy", "--all"]).code, 0);
 }
 
 /// A generated file of the repository.

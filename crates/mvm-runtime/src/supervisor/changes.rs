@@ -44,13 +44,18 @@ impl Supervisor {
         }
     }
 
-    /// Has somebody notice when the machine ends that is there now.
+    /// Has somebody notice when the machine ends that has just come up.
     fn watch(self: &Arc<Self>, running: &Running) {
-        if let Some(guest) = running.guest() {
-            tokio::spawn(self.clone().watch_session(guest.clone()));
-        }
+        self.watch_guest(running);
         if let Ok(ended) = running.ended() {
             tokio::spawn(self.clone().watch_held_machine(ended));
+        }
+    }
+
+    /// The same of the session that it has just begun.
+    fn watch_guest(self: &Arc<Self>, running: &Running) {
+        if let Some(guest) = running.guest() {
+            tokio::spawn(self.clone().watch_session(guest.clone()));
         }
     }
 
@@ -210,7 +215,7 @@ impl Supervisor {
         let Some(running) = slot else { return Err(self.not_running("go on with")) };
         match running.go_on(&self.jobs).await {
             Ok(()) => {
-                self.watch(running);
+                self.watch_guest(running);
                 Ok(())
             }
             Err(e) => {

@@ -3,6 +3,7 @@
 mod saved;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -134,13 +135,15 @@ impl Job {
 pub struct Jobs {
     /// In the order of their start.
     all: Mutex<BTreeMap<u64, Arc<Job>>>,
+    /// The machine is about to be saved or is held: what is parked stays so.
+    held: Arc<AtomicBool>,
     log: Arc<Log>,
 }
 
 impl Jobs {
     /// None yet. What they do is logged there.
     pub fn new(log: Arc<Log>) -> Jobs {
-        Jobs { all: Mutex::default(), log }
+        Jobs { all: Mutex::default(), held: Arc::default(), log }
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Job>>> {
@@ -205,12 +208,13 @@ impl Jobs {
         drop(all);
         self.log.say(&format!("{} started: {}", job.run_id, crate::text::harmless(&job.program)));
         let side = Parked { number: 0, ran: Duration::ZERO, feed: feed.into(), control: controlled };
-        tokio::spawn(attend(job.clone(), self.log.clone(), guest.clone(), Begin::Start(exec), side));
+        self.attend(job.clone(), guest.clone(), Begin::Start(exec), side);
         Ok(job)
     }
 
     /// Leaves all commands: all that they wrote has arrived, and all input that was sent has. The guest is about to quiesce.
     pub async fn suspend(&self, guest: &Guest) -> Result<()> {
+        self.held.store(true, Ordering::SeqCst);
         let running: Vec<Arc<Job>> = self.list().into_iter().filter(|job| job.runs()).collect();
         for job in &running {
             job.output.hold_back(false);
@@ -230,13 +234,18 @@ impl Jobs {
 
     /// Takes part again in all commands that a suspension left.
     pub fn resume(&self, guest: &Guest) {
+        self.held.store(false, Ordering::SeqCst);
         for job in self.list() {
             job.output.hold_back(true);
             if let Some(side) = job.parked.send_replace(None) {
                 let begin = Begin::Resume(side.number);
-                tokio::spawn(attend(job, self.log.clone(), guest.clone(), begin, side));
+                self.attend(job, guest.clone(), begin, side);
             }
         }
+    }
+
+    fn attend(&self, job: Arc<Job>, guest: Guest, begin: Begin, side: Parked) {
+        tokio::spawn(attend(job, self.log.clone(), self.held.clone(), guest, begin, side));
     }
 
     /// The machine is gone: what ran in it has no result.
@@ -274,24 +283,31 @@ fn forget_oldest(all: &mut BTreeMap<u64, Arc<Job>>) {
 }
 
 /// Stays with a command to its end, or until its machine is about to be saved.
-async fn attend(job: Arc<Job>, log: Arc<Log>, guest: Guest, begin: Begin, mut side: Parked) {
-    // Only the time that its machine runs counts.
-    let timeout = job.request.timeout_ms.map(|limit| Duration::from_millis(limit).saturating_sub(side.ran));
-    let started = Instant::now();
-    let mut sink = Sink::new(&job, &log);
-    let caller = Caller { feed: &mut side.feed, control: &mut side.control, suspend: &job.suspend };
-    let turn = command::attend(&guest, begin, timeout, caller, &mut sink).await;
-    sink.end();
-    side.ran += started.elapsed();
-    let duration_ms = side.ran.as_secs_f64() * 1000.0;
-    let result = match turn {
-        Ok(Turn::Suspended(number)) => {
-            job.parked.send_replace(Some(Parked { number, ..side }));
-            return;
+async fn attend(job: Arc<Job>, log: Arc<Log>, held: Arc<AtomicBool>, guest: Guest, mut begin: Begin, mut side: Parked) {
+    let result = loop {
+        // Only the time that its machine runs counts.
+        let timeout = job.request.timeout_ms.map(|limit| Duration::from_millis(limit).saturating_sub(side.ran));
+        let started = Instant::now();
+        let mut sink = Sink::new(&job, &log);
+        let caller = Caller { feed: &mut side.feed, control: &mut side.control, suspend: &job.suspend };
+        let turn = command::attend(&guest, begin, timeout, caller, &mut sink).await;
+        sink.end();
+        side.ran += started.elapsed();
+        match turn {
+            Ok(Turn::Suspended(number)) => {
+                job.parked.send_replace(Some(Parked { number, ..side }));
+                if held.load(Ordering::SeqCst) {
+                    return;
+                }
+                // The save was given up meanwhile. Whoever takes our side out goes on with it.
+                let Some(taken) = job.parked.send_replace(None) else { return };
+                (begin, side) = (Begin::Resume(number), taken);
+            }
+            Ok(Turn::Ended(attended)) => break attended.into(),
+            Err(e) => break JobResult { error: Some(e.into()), ..JobResult::default() },
         }
-        Ok(Turn::Ended(attended)) => attended.into(),
-        Err(e) => JobResult { error: Some(e.into()), ..JobResult::default() },
     };
+    let duration_ms = side.ran.as_secs_f64() * 1000.0;
     finish(&job, &log, JobResult { duration_ms, ..result });
 }
 
