@@ -9,6 +9,9 @@ pub mod show;
 pub mod snapshot;
 pub mod up;
 
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
 use mvm_runtime::client::Client;
 use mvm_runtime::place::Place;
 use mvm_runtime::store::Record;
@@ -18,6 +21,9 @@ use mvm_wire::api::{Cleanup, OnExpiry, Sandbox, State};
 use crate::commands::block_on;
 use crate::output;
 
+/// How long the end of a killed supervisor is waited for.
+const DYING_LIMIT: Duration = Duration::from_secs(2);
+
 /// A sandbox that was found, and the way to it.
 struct Found {
     home: Home,
@@ -25,17 +31,24 @@ struct Found {
     client: Client,
 }
 
-/// Finds a live sandbox by name or id, after what crashes left was set right.
+/// Finds a live sandbox by name or id, after what crashes left was set right. A supervisor that was killed a moment ago may
+/// not be quite dead yet, and only then can another take its place.
 fn find(name: &str) -> Result<Found> {
     let home = Home::locate()?;
-    let record = sandboxes::reconcile(&home)?.find(name)?;
-    if record.state == State::Destroyed {
-        let what = format!("cannot use the sandbox {name}");
-        let why = format!("it was destroyed: {}", record.cause);
-        return Err(Error::new(ErrorCode::InvalidState, what, why).hint("mvmctl ps"));
+    let patience = Instant::now() + DYING_LIMIT;
+    loop {
+        let record = sandboxes::reconcile(&home)?.find(name)?;
+        if record.state == State::Destroyed {
+            let what = format!("cannot use the sandbox {name}");
+            let why = format!("it was destroyed: {}", record.cause);
+            return Err(Error::new(ErrorCode::InvalidState, what, why).hint("mvmctl ps"));
+        }
+        let socket = Place::of(&home, &record.id).socket();
+        if UnixStream::connect(&socket).is_ok() || Instant::now() > patience {
+            return Ok(Found { home, record, client: Client::new(socket) });
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
-    let client = Client::new(Place::of(&home, &record.id).socket());
-    Ok(Found { home, record, client })
 }
 
 /// Runs a verb: prints what it says, or its error.
