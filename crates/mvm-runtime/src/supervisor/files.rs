@@ -17,7 +17,7 @@ use mvm_wire::files::{Entry, FileKind, Write};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::api::{Answer, Asked, Failed, Given, Shared, invalid};
+use super::http::{Answer, Asked, Failed, Given, Shared, invalid};
 use crate::copy::{self, Limits, Report};
 use crate::error::Error;
 use crate::files::shown;

@@ -18,7 +18,7 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
 use super::Supervisor;
-use super::api::{Failed, ndjson};
+use super::http::{Failed, ndjson};
 use crate::error::{Error, IoContext, Result};
 
 /// Who opened a connection.

@@ -7,7 +7,7 @@ use mvm_wire::api::{ErrorBody, LogEvent, LogSource};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::api::{Asked, Failed, Shared, ndjson};
+use super::http::{Asked, Failed, Shared, ndjson};
 use super::log::{Reader, Wanted};
 
 #[derive(Deserialize, IntoParams)]

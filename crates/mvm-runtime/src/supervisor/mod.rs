@@ -5,7 +5,9 @@
 
 mod api;
 mod changes;
+mod commands;
 mod files;
+mod http;
 mod jobs;
 mod lease;
 mod log;

@@ -11,7 +11,8 @@ use mvm_wire::api::{
 };
 
 use super::Supervisor;
-use super::api::{Answer, Given, Shared, detached};
+use super::api::detached;
+use super::http::{Answer, Given, Shared};
 use super::machine::Running;
 use crate::error::{Error, IoContext, Result};
 use crate::home::Staging;
