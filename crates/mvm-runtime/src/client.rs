@@ -1,6 +1,9 @@
 //! A client of one sandbox's API, over its Unix socket. Every call has a deadline: a supervisor that hangs is an error.
 
+use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,6 +16,7 @@ use mvm_wire::ErrorCode;
 use mvm_wire::api::ErrorBody;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
@@ -33,11 +37,51 @@ pub struct Pieces(mpsc::Receiver<Vec<u8>>);
 impl futures_util::Stream for Pieces {
     type Item = std::result::Result<Frame<Bytes>, std::convert::Infallible>;
 
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece.into()))))
+    }
+}
+
+/// A connection on which an answer can still be read when nobody takes the request any more: it says why.
+struct Connection(UnixStream);
+
+/// Takes for sent what nobody takes.
+fn sent(written: Poll<std::io::Result<usize>>, len: usize) -> Poll<std::io::Result<usize>> {
+    written.map(|written| match written {
+        Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => Ok(len),
+        other => other,
+    })
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        sent(Pin::new(&mut self.0).poll_write(cx, buf), buf.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        sent(Pin::new(&mut self.0).poll_write_vectored(cx, bufs), bufs.iter().map(|buf| buf.len()).sum())
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 
@@ -122,7 +166,7 @@ impl Client {
                     .hint("mvmctl ps shows its state; mvmctl destroy removes it in any")
             })?;
             let (mut sender, connection) =
-                http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.to_string()))?;
+                http1::handshake(TokioIo::new(Connection(stream))).await.map_err(|e| broken(e.to_string()))?;
             tokio::spawn(connection);
             sender.send_request(request).await.map_err(|e| broken(e.to_string()))
         };
@@ -230,5 +274,36 @@ impl Lines {
                 return Err(broken("it sent a line without an end".to_owned()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// A server that answers when it has the head of the request, and closes with most of its body unread.
+    fn refuse(listener: &UnixListener) {
+        let (mut connection, _) = listener.accept().unwrap();
+        assert!(connection.read(&mut [0; 16]).unwrap() > 0);
+        let body = r#"{"error":{"code":"FileError","what":"cannot write","why":"full","hint":"","errno":28}}"#;
+        let head = format!("HTTP/1.1 422 Unprocessable Entity\r\ncontent-length: {}\r\n\r\n", body.len());
+        connection.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_read_by_who_still_sends() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+        let server = std::thread::spawn(move || (0..50).for_each(|_| refuse(&listener)));
+        for _ in 0..50 {
+            let (sender, pieces) = mpsc::channel(4);
+            tokio::spawn(async move { while sender.send(vec![0; 64 << 10]).await.is_ok() {} });
+            let error = Client::new(dir.path().join("s")).put::<()>("/", pieces).await.unwrap_err();
+            assert_eq!((error.code, error.errno), (ErrorCode::FileError, Some(28)), "{error}");
+        }
+        server.join().unwrap();
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::middleware::from_fn;
 use mvm_wire::ErrorCode;
 use mvm_wire::api::{
     DeletionReport, ErrorBody, Inspection, KeepRequest, OnExpiry, Sandbox, State as SandboxState, Stats,
@@ -15,7 +16,7 @@ use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::http::{Answer, Asked, Given, Shared, invalid, patience, unknown};
+use super::http::{Answer, Asked, Given, Shared, invalid, patience, take_all, unknown, wrong_method};
 use super::{Supervisor, commands, files, lease, logs, snapshots};
 use crate::error::Error;
 use crate::lifecycle;
@@ -67,7 +68,8 @@ pub fn router(
     supervisor: Arc<Supervisor>,
 ) -> axum::extract::connect_info::IntoMakeServiceWithConnectInfo<axum::Router, lease::Peer> {
     let (router, _) = routes().split_for_parts();
-    router.fallback(unknown).with_state(supervisor).into_make_service_with_connect_info::<lease::Peer>()
+    let router = router.fallback(unknown).method_not_allowed_fallback(wrong_method).layer(from_fn(take_all));
+    router.with_state(supervisor).into_make_service_with_connect_info::<lease::Peer>()
 }
 
 /// The OpenAPI document, as JSON.

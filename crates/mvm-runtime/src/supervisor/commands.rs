@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, BodyDataStream};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Supervisor;
-use super::http::{Answer, Asked, Failed, Given, Shared, invalid, ndjson, patience};
+use super::http::{Answer, Asked, Failed, Given, Named, Shared, invalid, ndjson, patience};
 use super::jobs::Job;
 use super::output::Piece;
 use crate::command::Control;
@@ -81,7 +81,7 @@ pub async fn list_jobs(State(supervisor): Shared) -> Json<Vec<JobView>> {
 
 /// One command.
 #[utoipa::path(get, path = "/v1/jobs/{run_id}", params(("run_id" = String, Path)), responses((status = 200, body = JobView), (status = "default", body = ErrorBody)))]
-pub async fn describe_job(State(supervisor): Shared, Path(run_id): Path<String>) -> Answer<JobView> {
+pub async fn describe_job(State(supervisor): Shared, Named(run_id): Named<String>) -> Answer<JobView> {
     Ok(Json(supervisor.jobs.find(&run_id)?.describe()))
 }
 
@@ -101,7 +101,7 @@ pub struct OutputQuery {
     (status = 200, body = JobEvent, content_type = "application/x-ndjson"), (status = "default", body = ErrorBody)))]
 pub async fn job_output(
     State(supervisor): Shared,
-    Path(run_id): Path<String>,
+    Named(run_id): Named<String>,
     Asked(query): Asked<OutputQuery>,
 ) -> std::result::Result<Response, Failed> {
     let job = supervisor.jobs.find(&run_id)?;
@@ -123,7 +123,7 @@ pub struct JobWaitQuery {
 #[utoipa::path(get, path = "/v1/jobs/{run_id}/wait", params(("run_id" = String, Path), JobWaitQuery), responses((status = 200, body = JobResult), (status = "default", body = ErrorBody)))]
 pub async fn wait_for_job(
     State(supervisor): Shared,
-    Path(run_id): Path<String>,
+    Named(run_id): Named<String>,
     Asked(query): Asked<JobWaitQuery>,
 ) -> Answer<JobResult> {
     let job = supervisor.jobs.find(&run_id)?;
@@ -139,7 +139,7 @@ pub async fn wait_for_job(
 #[utoipa::path(put, path = "/v1/jobs/{run_id}/stdin", params(("run_id" = String, Path)), request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses((status = 204), (status = "default", body = ErrorBody)))]
 pub async fn send_input(
     State(supervisor): Shared,
-    Path(run_id): Path<String>,
+    Named(run_id): Named<String>,
     body: Body,
 ) -> std::result::Result<StatusCode, Failed> {
     let job = supervisor.jobs.find(&run_id)?;
@@ -163,7 +163,7 @@ pub async fn send_input(
 #[utoipa::path(post, path = "/v1/jobs/{run_id}/signal", params(("run_id" = String, Path)), request_body = SignalRequest, responses((status = 204), (status = "default", body = ErrorBody)))]
 pub async fn signal_job(
     State(supervisor): Shared,
-    Path(run_id): Path<String>,
+    Named(run_id): Named<String>,
     Given(request): Given<SignalRequest>,
 ) -> std::result::Result<StatusCode, Failed> {
     if !(1..=64).contains(&request.signal) {
@@ -177,7 +177,7 @@ pub async fn signal_job(
 #[utoipa::path(post, path = "/v1/jobs/{run_id}/resize", params(("run_id" = String, Path)), request_body = TerminalSize, responses((status = 204), (status = "default", body = ErrorBody)))]
 pub async fn resize_job(
     State(supervisor): Shared,
-    Path(run_id): Path<String>,
+    Named(run_id): Named<String>,
     Given(size): Given<TerminalSize>,
 ) -> std::result::Result<StatusCode, Failed> {
     let control = Control::Resize(TermSize { rows: size.rows, cols: size.cols });

@@ -2,14 +2,17 @@
 //! `ErrorBody`.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, State};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{Stream, StreamExt};
 use mvm_wire::ErrorCode;
@@ -17,6 +20,11 @@ use mvm_wire::api::ErrorBody;
 
 use super::Supervisor;
 use crate::error::Error;
+
+/// How much of a request's body is taken in after its answer, so that whoever still sends it gets to read that.
+const REST_BYTES: u64 = 64 << 20;
+/// For how long.
+const REST_TIME: Duration = Duration::from_secs(5);
 
 /// The longest that a request may wait for something to happen.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -55,7 +63,13 @@ impl IntoResponse for Failed {
             ErrorCode::ResourceExhausted => StatusCode::INSUFFICIENT_STORAGE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        (status, Json(ErrorBody { error: self.0.into() })).into_response()
+        (status, self.body()).into_response()
+    }
+}
+
+impl Failed {
+    fn body(self) -> Json<ErrorBody> {
+        Json(ErrorBody { error: self.0.into() })
     }
 }
 
@@ -73,6 +87,12 @@ pub async fn unknown(method: Method, uri: Uri) -> Failed {
     ))
 }
 
+/// The answer to a method that an operation does not have.
+pub async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let why = format!("{} is not asked for with {method}", uri.path());
+    (StatusCode::METHOD_NOT_ALLOWED, invalid(why).body()).into_response()
+}
+
 /// A JSON body, refused as one of our errors.
 #[derive(FromRequest)]
 #[from_request(via(Json), rejection(Failed))]
@@ -80,6 +100,17 @@ pub struct Given<T>(pub T);
 
 impl From<JsonRejection> for Failed {
     fn from(rejection: JsonRejection) -> Self {
+        invalid(rejection.body_text())
+    }
+}
+
+/// A part of the path, refused as one of our errors.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Failed))]
+pub struct Named<T>(pub T);
+
+impl From<PathRejection> for Failed {
+    fn from(rejection: PathRejection) -> Self {
         invalid(rejection.body_text())
     }
 }
@@ -103,4 +134,57 @@ pub fn ndjson<T: serde::Serialize + 'static>(events: impl Stream<Item = T> + Sen
         Ok::<_, Infallible>(Bytes::from(line))
     });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+/// Answers, and takes in what the handler left of the request's body. A connection that is closed on one that still sends
+/// is an error there, and the answer is lost with it.
+pub async fn take_all(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let rest = Rest(Arc::new(Mutex::new(body)));
+    let response = next.run(Request::from_parts(head, Body::new(rest.clone()))).await;
+    if !rest.is_end_stream() {
+        tokio::spawn(tokio::time::timeout(REST_TIME, rest.discard()));
+    }
+    response
+}
+
+/// A request's body, of which something may be left when its handler has answered.
+#[derive(Clone)]
+struct Rest(Arc<Mutex<Body>>);
+
+impl Rest {
+    fn with<T>(&self, ask: impl FnOnce(Pin<&mut Body>) -> T) -> T {
+        ask(Pin::new(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    async fn discard(self) {
+        let mut pieces = Body::new(self).into_data_stream();
+        let mut left = REST_BYTES;
+        while let Some(Ok(piece)) = pieces.next().await {
+            match left.checked_sub(piece.len() as u64) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    }
+}
+
+impl HttpBody for Rest {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
+        self.with(|body| body.poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.with(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.with(|body| body.size_hint())
+    }
 }
