@@ -229,8 +229,6 @@ class Input(Sandboxed):
         self.result(job)
         self.assertEqual(text_of(self.ok("GET", f"/v1/jobs/{job}/output")), b"first and only")
 
-    # The kill races with the end of the input, and a command that waits for that takes half for all.
-    @unittest.expectedFailure
     def test_input_that_breaks_off_ends_the_command(self) -> None:
         for _ in range(40):
             job = self.start("sh", "-c", "echo ready; exec cat", stdin=True)

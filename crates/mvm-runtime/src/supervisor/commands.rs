@@ -142,20 +142,15 @@ pub async fn send_input(
     Named(run_id): Named<String>,
     body: Body,
 ) -> std::result::Result<StatusCode, Failed> {
-    let job = supervisor.jobs.find(&run_id)?;
-    let input = job.take_input()?;
+    let input = supervisor.jobs.find(&run_id)?.take_input()?;
     let mut pieces: BodyDataStream = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
-        // A body that breaks off is not an input that ends: the command must not take half for all.
-        let Ok(piece) = piece else {
-            job.abandon();
-            return Err(invalid("the input broke off; the command was killed"));
-        };
-        tokio::select! {
-            sent = input.send(piece.to_vec()) => if sent.is_err() { break },
-            _ = job.ended() => break,
+        let piece = piece.map_err(|_| invalid("the input broke off; the command was killed"))?;
+        if !input.send(piece.to_vec()).await {
+            break;
         }
     }
+    input.end();
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,5 +1,6 @@
 //! The commands of one sandbox: started at most once for each idempotency key, followed by offset, ended with their tree.
 
+mod feeding;
 mod saved;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 use mvm_wire::ErrorCode;
 use mvm_wire::api::{Job as Described, JobRequest, JobResult, Stream};
 use mvm_wire::guest::{Exec, Request, TermSize};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::log::{Lines, Log};
@@ -50,6 +53,8 @@ pub struct Job {
     pub output: Output,
     control: mpsc::Sender<Control>,
     input: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
+    /// The way to an input that broke off, which stays open.
+    broken_off: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
     result: watch::Sender<Option<JobResult>>,
     /// Told when its machine is about to be saved.
     suspend: Notify,
@@ -114,19 +119,11 @@ impl Job {
     /// Nobody reads any more: kills its whole tree, without waiting.
     pub fn abandon(&self) {
         self.output.release();
-        let _ = self.control.try_send(Control::Signal(libc::SIGKILL as u8));
-    }
-
-    /// Takes the way to its standard input, of which there is one.
-    pub fn take_input(&self) -> Result<mpsc::Sender<Vec<u8>>> {
-        self.input.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(|| {
-            Error::new(
-                ErrorCode::InvalidState,
-                "cannot send input",
-                "the command takes none, or somebody else sends it already",
-            )
-            .hint("ask for it when the command is started (\"stdin\": true, or exec -i)")
-        })
+        let kill = Control::Signal(libc::SIGKILL as u8);
+        if let (Err(TrySendError::Full(kill)), Ok(runtime)) = (self.control.try_send(kill), Handle::try_current()) {
+            let control = self.control.clone();
+            runtime.spawn(async move { control.send(kill).await });
+        }
     }
 }
 
@@ -197,6 +194,7 @@ impl Jobs {
             output: if request.attached { Output::lossless() } else { Output::default() },
             control,
             input: Mutex::new(request.stdin.then_some(input)),
+            broken_off: Mutex::default(),
             result: watch::Sender::new(None),
             suspend: Notify::new(),
             parked: watch::Sender::new(None),

@@ -138,6 +138,7 @@ fn load(saved: SavedJob) -> Result<Job> {
         output: Output::load(saved.output, saved.result.is_some())?,
         control,
         input: Mutex::new(input),
+        broken_off: Mutex::default(),
         result: watch::Sender::new(saved.result),
         suspend: Notify::new(),
         parked: watch::Sender::new(parked),
