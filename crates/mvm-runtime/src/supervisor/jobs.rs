@@ -32,6 +32,8 @@ const MAX_ENDED: usize = 1000;
 const MAX_KEPT: u64 = 32 << 20;
 /// How long the guest may take to leave all commands before a save.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(25);
+/// How long a command whose stream broke waits for the news that its machine has ended.
+const VERDICT_LIMIT: Duration = Duration::from_secs(5);
 /// Signals and sizes that wait for a command.
 const CONTROLS: usize = 16;
 /// Pieces of input that wait for a command that does not read.
@@ -302,7 +304,14 @@ async fn attend(job: Arc<Job>, log: Arc<Log>, held: Arc<AtomicBool>, guest: Gues
                 (begin, side) = (Begin::Resume(number), taken);
             }
             Ok(Turn::Ended(attended)) => break attended.into(),
-            Err(e) => break JobResult { error: Some(e.into()), ..JobResult::default() },
+            Err(e) => {
+                // If its machine is gone, whoever finds that knows why, and says so to all commands.
+                let verdict = tokio::time::timeout(VERDICT_LIMIT, job.ended());
+                if e.code == ErrorCode::TransportError && verdict.await.is_ok() {
+                    return;
+                }
+                break JobResult { error: Some(e.into()), ..JobResult::default() };
+            }
         }
     };
     let duration_ms = side.ran.as_secs_f64() * 1000.0;
