@@ -4,7 +4,6 @@ import base64
 import os
 import shutil
 import tempfile
-import unittest
 from pathlib import Path
 
 from .contract import BYTES
@@ -37,25 +36,19 @@ class Files(Sandboxed):
         self.assertEqual(self.ok("GET", "/v1/files/stat", path="/d/link", follow=True)["kind"], "directory")
         self.refused("FileError", "GET", "/v1/files", path="/d/pipe")
 
-    # The answer is `null`, and the document has no body.
-    @unittest.expectedFailure
     def test_mkdir(self) -> None:
         self.ok("POST", "/v1/files/mkdir", {"path": "/m/a/b", "parents": True, "mode": 0o700})
         self.assertEqual(self.ok("GET", "/v1/files/stat", path="/m/a/b")["mode"], 0o700)
 
-    # The same.
-    @unittest.expectedFailure
     def test_rename(self) -> None:
         self.ok("PUT", "/v1/files", content=b"moved", path="/root/from")
         self.ok("POST", "/v1/files/rename", {"from": "/root/from", "to": "/root/to"})
         self.assertEqual(self.ok("GET", "/v1/files", path="/root/to"), b"moved")
 
-    # The same.
-    @unittest.expectedFailure
     def test_remove(self) -> None:
         self.ok("PUT", "/v1/files", content=b"", path="/r/f", parents=True)
         self.ok("POST", "/v1/files/remove", {"path": "/r", "recursive": True})
-        self.refused("FileError", "GET", "/v1/files/stat", path="/r")
+        self.refused("NotFound", "GET", "/v1/files/stat", path="/r")
 
     def test_what_files_refuse(self) -> None:
         missing, host = "/nowhere/f", "/nowhere/on-the-host"

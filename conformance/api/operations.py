@@ -4,7 +4,6 @@ import json
 import os
 import threading
 import time
-import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -159,6 +158,10 @@ class Jobs(Sandboxed):
     def test_what_no_job_can_be(self) -> None:
         for body in ({}, {"argv": []}, {"argv": ["a\0b"]}):
             self.refused("InvalidRequest", "POST", "/v1/jobs", body)
+        for bad in ({"env": {"": "x"}}, {"env": {"A=B": "x"}}, {"env": {"A\0": "x"}}, {"env": {"A": "\0"}},
+                    {"cwd": "/tmp\0"}, {"user": "root\0"}):
+            with self.subTest(bad=bad):
+                self.refused("InvalidRequest", "POST", "/v1/jobs", {"argv": ["true"], **bad})
 
     def test_a_job_that_is_not_there(self) -> None:
         for id in ("run-0000000000000000", "..", "%2e%2e", "%00", "a%2Fb", "%zz", "x" * 5000):
@@ -176,8 +179,8 @@ class Jobs(Sandboxed):
         self.refused("InvalidRequest", "GET", f"/v1/jobs/{job}/output", offset=3)
         self.refused("InvalidRequest", "GET", f"/v1/jobs/{job}/output", offset=2**63)
         for signal in (0, 65, 300):
-            self.refused("InvalidRequest", "POST", f"/v1/jobs/{job}/signal", {"signal": signal})
-        self.refused("InvalidRequest", "POST", f"/v1/jobs/{job}/resize", {"rows": 70_000, "cols": 1})
+            self.refused("InvalidRequest", "POST", f"/v1/jobs/{job}/signal", {"signal": signal}, legal=False)
+        self.refused("InvalidRequest", "POST", f"/v1/jobs/{job}/resize", {"rows": 70_000, "cols": 1}, legal=False)
 
 
 class Logs(Sandboxed):

@@ -1,6 +1,7 @@
 //! All sandboxes of a home, as a process sees them that owns none: making one, finding one, and setting right what
 //! crashes left.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
@@ -43,6 +44,8 @@ const REAPER_STACK: usize = 64 << 10;
 /// How often a supervisor that is to be killed is looked at, and how long after each look.
 const KILL_LOOKS: u32 = 500;
 const KILL_LOOK: Duration = Duration::from_millis(10);
+/// The longest owner or idempotency key, in bytes.
+pub const MAX_KEY: usize = 256;
 /// The largest environment, in bytes, of a request.
 const MAX_ENV: usize = 128 << 10;
 
@@ -248,6 +251,17 @@ pub fn check_name(name: &str, wanted: &str, ids: &str) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what can be no environment, and says why.
+pub fn check_env(env: &BTreeMap<String, String>) -> std::result::Result<(), &'static str> {
+    if env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_ENV {
+        return Err("its environment is larger than 128 KiB");
+    }
+    if env.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
+        return Err("a variable's name is empty or has a = in it, or a NUL is in it");
+    }
+    Ok(())
+}
+
 fn invalid(why: &str, hint: &str) -> Error {
     Error::new(ErrorCode::InvalidRequest, "cannot create the sandbox", why).hint(hint)
 }
@@ -268,14 +282,11 @@ fn complete(mut request: CreateRequest) -> Result<CreateRequest> {
             "name who with --owner NAME, or give a --ttl",
         );
     }
-    if request.owner.len() > 256 || request.idempotency_key.len() > 256 {
+    if request.owner.len() > MAX_KEY || request.idempotency_key.len() > MAX_KEY {
         return invalid("an owner or an idempotency key has at most 256 bytes", "use a shorter one");
     }
-    if request.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_ENV {
-        return invalid("its environment is larger than 128 KiB", "pass large data as files");
-    }
-    if request.env.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
-        return invalid("a variable's name is empty or has a = in it, or a NUL is in it", "write it NAME=VALUE");
+    if let Err(why) = check_env(&request.env) {
+        return invalid(why, "write it NAME=VALUE, and pass large data as files");
     }
     if !request.lease && !request.no_ttl && request.ttl_ms.is_none() {
         request.ttl_ms = Some(DEFAULT_TTL.as_millis() as u64);

@@ -271,12 +271,14 @@ pub struct JobRequest {
     /// Whether input will be sent (`PUT /v1/jobs/{job}/stdin`).
     pub stdin: bool,
     /// Give it a terminal of this size.
+    #[serde(deserialize_with = "crate::object::optional")]
     pub tty: Option<TerminalSize>,
     /// Kill it after this many milliseconds.
     pub timeout_ms: Option<u64>,
     /// The command ends when the request's connection does, and its output is never dropped: it waits for the reader.
     pub attached: bool,
-    /// A repeated request with this key starts nothing and returns the job that the first one started.
+    /// A repeated request with this key, of at most 256 bytes, starts nothing and returns the job that the first one started.
+    #[schema(max_length = 256)]
     pub idempotency_key: String,
 }
 
@@ -284,8 +286,10 @@ pub struct JobRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TerminalSize {
     /// Rows.
+    #[schema(maximum = 65535)]
     pub rows: u16,
     /// Columns.
+    #[schema(maximum = 65535)]
     pub cols: u16,
 }
 
@@ -389,6 +393,7 @@ pub enum JobEvent {
 #[serde(deny_unknown_fields)]
 pub struct SignalRequest {
     /// Linux signal number. 9 kills the whole tree at once.
+    #[schema(minimum = 1, maximum = 64)]
     pub signal: u8,
 }
 
@@ -420,6 +425,8 @@ pub struct Stats {
     pub supervisor_private_bytes: u64,
     /// Disk space that the sandbox's own disk takes.
     pub disk_bytes: u64,
+    /// Disk space that its saved memory takes, in bytes: 0 unless it is cold.
+    pub saved_bytes: u64,
     /// Commands that run.
     pub running_jobs: u64,
 }

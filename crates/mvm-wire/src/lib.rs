@@ -9,5 +9,7 @@ pub mod files;
 pub mod frame;
 pub mod guest;
 pub mod hello;
+#[cfg(feature = "api")]
+pub mod object;
 
 pub use error::ErrorCode;

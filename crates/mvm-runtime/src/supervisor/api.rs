@@ -20,6 +20,7 @@ use super::http::{Answer, Asked, Given, Shared, invalid, patience, take_all, unk
 use super::{Supervisor, commands, files, lease, logs, snapshots};
 use crate::error::Error;
 use crate::lifecycle;
+use crate::place::space;
 use crate::vmm::guest::Guest;
 
 #[derive(OpenApi)]
@@ -85,6 +86,7 @@ async fn inspect(State(supervisor): Shared) -> Answer<Inspection> {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct WaitQuery {
     /// The state to wait for.
@@ -214,6 +216,7 @@ impl Supervisor {
             vmm_private_bytes: pid.and_then(crate::process::private_bytes),
             supervisor_private_bytes: crate::process::private_bytes(std::process::id()).unwrap_or(0),
             disk_bytes: self.place.disk_usage(),
+            saved_bytes: space(&self.place.saved()),
             running_jobs: self.jobs.running() as u64,
         }
     }

@@ -16,11 +16,12 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Supervisor;
-use super::http::{Answer, Asked, Failed, Given, Named, Shared, invalid, ndjson, patience};
+use super::http::{Answer, Asked, Failed, Given, Named, Octets, Shared, invalid, ndjson, patience};
 use super::jobs::Job;
 use super::output::Piece;
 use crate::command::Control;
 use crate::error::Error;
+use crate::sandboxes;
 
 /// Starts a command. Answers with the job; for an attached one with its events, and the command ends when the
 /// connection does.
@@ -86,6 +87,7 @@ pub async fn describe_job(State(supervisor): Shared, Named(run_id): Named<String
 }
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct OutputQuery {
     /// Where to begin; at the start if left out.
@@ -113,6 +115,7 @@ pub async fn job_output(
 }
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct JobWaitQuery {
     /// For how many milliseconds at most; a minute if this is left out or more.
@@ -136,7 +139,7 @@ pub async fn wait_for_job(
 }
 
 /// Sends standard input: the request's body, as it comes. Its end is the input's.
-#[utoipa::path(put, path = "/v1/jobs/{run_id}/stdin", params(("run_id" = String, Path)), request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses((status = 204), (status = "default", body = ErrorBody)))]
+#[utoipa::path(put, path = "/v1/jobs/{run_id}/stdin", params(("run_id" = String, Path)), request_body(content = inline(Octets), content_type = "application/octet-stream"), responses((status = 204), (status = "default", body = ErrorBody)))]
 pub async fn send_input(
     State(supervisor): Shared,
     Named(run_id): Named<String>,
@@ -182,14 +185,26 @@ pub async fn resize_job(
 
 impl Supervisor {
     async fn start_job(&self, request: JobRequest) -> crate::Result<Arc<Job>> {
-        if request.argv.is_empty() || request.argv.iter().any(|arg| arg.contains('\0')) {
-            let why = "a command has a program, and no NUL";
-            return Err(Error::new(ErrorCode::InvalidRequest, "cannot start the command", why));
-        }
+        check(&request)?;
         let slot = self.machine.lock().await;
         let running = slot.as_ref().and_then(|running| Some((running, running.guest()?)));
         let (running, guest) = running.ok_or_else(|| self.not_running("run a command in"))?;
         let exec = running.exec(&request);
         self.jobs.start(guest, request, exec)
     }
+}
+
+/// Refuses what no command can be.
+fn check(request: &JobRequest) -> crate::Result<()> {
+    let refuse = |why: &str| Err(Error::new(ErrorCode::InvalidRequest, "cannot start the command", why));
+    if request.argv.is_empty() || request.argv.iter().any(|arg| arg.contains('\0')) {
+        return refuse("a command has a program, and no NUL");
+    }
+    if request.cwd.contains('\0') || request.user.contains('\0') {
+        return refuse("there is a NUL in its working directory or its user");
+    }
+    if request.idempotency_key.len() > sandboxes::MAX_KEY {
+        return refuse("an idempotency key has at most 256 bytes");
+    }
+    sandboxes::check_env(&request.env).or_else(refuse)
 }

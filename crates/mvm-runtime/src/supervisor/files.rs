@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use futures_util::{StreamExt, stream};
@@ -17,7 +17,7 @@ use mvm_wire::files::{Entry, FileKind, Write};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::http::{Answer, Asked, Failed, Given, Shared, invalid};
+use super::http::{Answer, Asked, Failed, Given, Octets, Shared, invalid};
 use crate::copy::{self, Limits, Report};
 use crate::error::Error;
 use crate::files::shown;
@@ -25,6 +25,7 @@ use crate::files::shown;
 const DIRECTORY_MODE: u32 = 0o755;
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ReadQuery {
     /// An absolute path of the guest, without `..`.
@@ -38,7 +39,7 @@ pub struct ReadQuery {
 
 /// A file's bytes. A read that breaks off ends the connection, so half a file is never taken for a whole one.
 #[utoipa::path(get, path = "/v1/files", params(ReadQuery), responses(
-    (status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = "default", body = ErrorBody)))]
+    (status = 200, body = inline(Octets), content_type = "application/octet-stream"), (status = "default", body = ErrorBody)))]
 pub async fn read(State(supervisor): Shared, Asked(query): Asked<ReadQuery>) -> std::result::Result<Response, Failed> {
     let guest = supervisor.guest("read a file of").await?;
     let mut reading = guest.read_file(query.path.as_bytes(), query.offset, query.len).await?;
@@ -60,6 +61,7 @@ pub async fn read(State(supervisor): Shared, Asked(query): Asked<ReadQuery>) -> 
 }
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct WriteQuery {
     /// An absolute path of the guest, without `..`.
@@ -81,7 +83,7 @@ pub struct WriteQuery {
 }
 
 /// Writes a file: the request's body. A reader in the guest sees the old content or all of the new.
-#[utoipa::path(put, path = "/v1/files", params(WriteQuery), request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
+#[utoipa::path(put, path = "/v1/files", params(WriteQuery), request_body(content = inline(Octets), content_type = "application/octet-stream"), responses(
     (status = 200, body = Written), (status = "default", body = ErrorBody)))]
 pub async fn write(State(supervisor): Shared, Asked(query): Asked<WriteQuery>, body: Body) -> Answer<Written> {
     let guest = supervisor.guest("write a file of").await?;
@@ -103,6 +105,7 @@ pub async fn write(State(supervisor): Shared, Asked(query): Asked<WriteQuery>, b
 }
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PathQuery {
     /// An absolute path of the guest, without `..`.
@@ -118,6 +121,7 @@ pub async fn list(State(supervisor): Shared, Asked(query): Asked<PathQuery>) -> 
 }
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct StatQuery {
     /// An absolute path of the guest, without `..`.
@@ -161,25 +165,37 @@ fn info(entry: Entry) -> FileInfo {
 }
 
 /// Makes a directory.
-#[utoipa::path(post, path = "/v1/files/mkdir", request_body = MkdirRequest, responses((status = 200), (status = "default", body = ErrorBody)))]
-pub async fn mkdir(State(supervisor): Shared, Given(request): Given<MkdirRequest>) -> Answer<()> {
+#[utoipa::path(post, path = "/v1/files/mkdir", request_body = MkdirRequest, responses((status = 204), (status = "default", body = ErrorBody)))]
+pub async fn mkdir(
+    State(supervisor): Shared,
+    Given(request): Given<MkdirRequest>,
+) -> std::result::Result<StatusCode, Failed> {
     let guest = supervisor.guest("make a directory in").await?;
     let mode = request.mode.unwrap_or(DIRECTORY_MODE);
-    Ok(Json(guest.mkdir(request.path.as_bytes(), mode, request.parents, "").await?))
+    guest.mkdir(request.path.as_bytes(), mode, request.parents, "").await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Renames a file. What has the new name is replaced.
-#[utoipa::path(post, path = "/v1/files/rename", request_body = RenameRequest, responses((status = 200), (status = "default", body = ErrorBody)))]
-pub async fn rename(State(supervisor): Shared, Given(request): Given<RenameRequest>) -> Answer<()> {
+#[utoipa::path(post, path = "/v1/files/rename", request_body = RenameRequest, responses((status = 204), (status = "default", body = ErrorBody)))]
+pub async fn rename(
+    State(supervisor): Shared,
+    Given(request): Given<RenameRequest>,
+) -> std::result::Result<StatusCode, Failed> {
     let guest = supervisor.guest("rename a file of").await?;
-    Ok(Json(guest.rename(request.from.as_bytes(), request.to.as_bytes()).await?))
+    guest.rename(request.from.as_bytes(), request.to.as_bytes()).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Removes a file or a directory.
-#[utoipa::path(post, path = "/v1/files/remove", request_body = RemoveRequest, responses((status = 200), (status = "default", body = ErrorBody)))]
-pub async fn remove(State(supervisor): Shared, Given(request): Given<RemoveRequest>) -> Answer<()> {
+#[utoipa::path(post, path = "/v1/files/remove", request_body = RemoveRequest, responses((status = 204), (status = "default", body = ErrorBody)))]
+pub async fn remove(
+    State(supervisor): Shared,
+    Given(request): Given<RemoveRequest>,
+) -> std::result::Result<StatusCode, Failed> {
     let guest = supervisor.guest("remove a file of").await?;
-    Ok(Json(guest.remove(request.path.as_bytes(), request.recursive).await?))
+    guest.remove(request.path.as_bytes(), request.recursive).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Copies a file or directory of the host into the guest.

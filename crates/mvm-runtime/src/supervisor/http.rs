@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::Next;
@@ -17,6 +17,10 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{Stream, StreamExt};
 use mvm_wire::ErrorCode;
 use mvm_wire::api::ErrorBody;
+use mvm_wire::object::Object;
+use serde::de::DeserializeOwned;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 
 use super::Supervisor;
 use crate::error::Error;
@@ -93,14 +97,15 @@ pub async fn wrong_method(method: Method, uri: Uri) -> Response {
     (StatusCode::METHOD_NOT_ALLOWED, invalid(why).body()).into_response()
 }
 
-/// A JSON body, refused as one of our errors.
-#[derive(FromRequest)]
-#[from_request(via(Json), rejection(Failed))]
+/// A JSON object, refused as one of our errors.
 pub struct Given<T>(pub T);
 
-impl From<JsonRejection> for Failed {
-    fn from(rejection: JsonRejection) -> Self {
-        invalid(rejection.body_text())
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Given<T> {
+    type Rejection = Failed;
+
+    async fn from_request(request: Request, state: &S) -> std::result::Result<Self, Failed> {
+        let given = Json::<Object<T>>::from_request(request, state).await;
+        given.map(|Json(Object(value))| Given(value)).map_err(|rejection| invalid(rejection.body_text()))
     }
 }
 
@@ -135,6 +140,18 @@ pub fn ndjson<T: serde::Serialize + 'static>(events: impl Stream<Item = T> + Sen
     });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
+
+/// In the document: bytes as they are.
+pub struct Octets;
+
+impl utoipa::PartialSchema for Octets {
+    fn schema() -> RefOr<Schema> {
+        let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(format)).into()
+    }
+}
+
+impl utoipa::ToSchema for Octets {}
 
 /// Answers, and takes in what the handler left of the request's body. A connection that is closed on one that still sends
 /// is an error there, and the answer is lost with it.

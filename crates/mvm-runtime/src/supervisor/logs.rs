@@ -11,6 +11,7 @@ use super::http::{Asked, Failed, Shared, ndjson};
 use super::log::{Reader, Wanted};
 
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct LogsQuery {
     /// Whether to stay and wait for more; otherwise what there is.

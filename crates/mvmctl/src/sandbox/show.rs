@@ -111,6 +111,7 @@ pub fn stats(args: OneArgs) -> u8 {
             vec!["memory, machine".into(), or_none(stats.vmm_private_bytes.map(output::bytes))],
             vec!["memory, supervisor".into(), output::bytes(stats.supervisor_private_bytes)],
             vec!["disk".into(), output::bytes(stats.disk_bytes)],
+            vec!["saved memory".into(), output::bytes(stats.saved_bytes)],
             vec!["running jobs".into(), stats.running_jobs.to_string()],
         ]);
         Ok(output::SUCCESS)

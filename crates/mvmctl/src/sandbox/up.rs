@@ -6,6 +6,7 @@ use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
 use mvm_runtime::{Error, ErrorCode, Home, Result, sandboxes};
 use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, Job, JobRequest, LeaseEvent, Sandbox};
+use mvm_wire::object::Object;
 use serde_json::json;
 
 use super::args::{Ttl, UpArgs};
@@ -72,6 +73,7 @@ fn read_request() -> Result<CreateRequest> {
     std::io::stdin().take(MAX_REQUEST).read_to_string(&mut text).map_err(|e| invalid(e.to_string()))?;
     // The parser's message names the place, never a value.
     serde_json::from_str(&text)
+        .map(|Object(request)| request)
         .map_err(|e| invalid(format!("at line {}, column {}: {}", e.line(), e.column(), kind(&e))))
 }
 
