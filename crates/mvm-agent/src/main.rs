@@ -8,6 +8,7 @@ mod admit;
 mod boot;
 mod cgroup;
 mod child;
+mod connect;
 mod files;
 mod input;
 mod job;

@@ -16,11 +16,16 @@ use crate::admit::Identity;
 use crate::boot::{Role, log};
 use crate::job::{self, Jobs};
 use crate::link::Port;
-use crate::{cgroup, files, process, unpack};
+use crate::{cgroup, connect, files, process, unpack};
 
 /// The most that the session sends as one piece: with its header of 12 bytes the most that the port takes at once
 /// (measured: half again as fast as the default).
 pub const SPLIT: usize = 32 * 1024 - 12;
+/// More than the host opens at once, with those of which it has not been told that they ended.
+const MAX_STREAMS: usize = 2048;
+/// What the windows of all streams together may grow beyond the 256 KiB that each begins with: enough for fast ones
+/// (measured: half again as fast), little enough for the machine's memory when many stop reading.
+const GROWTH: usize = 4 << 20;
 /// Pages of the port, which gives one with each read.
 const READ_AHEAD: usize = 8 * 1024;
 
@@ -74,6 +79,8 @@ async fn session(machine: &Rc<Machine>, port: &mut Port) {
     machine.jobs.suspension_is_over();
     let mut config = Config::default();
     config.set_split_send_size(SPLIT);
+    config.set_max_num_streams(MAX_STREAMS);
+    config.set_max_connection_receive_window(Some(MAX_STREAMS * yamux::DEFAULT_CREDIT as usize + GROWTH));
     let port = BufWriter::with_capacity(32 * 1024, BufReader::with_capacity(READ_AHEAD, port));
     let mut connection = Connection::new(port, config, Mode::Server);
     let ended = poll_fn(|cx| {
@@ -113,7 +120,10 @@ async fn handle(machine: &Machine, mut stream: Stream) -> Result<()> {
             return job::resume(&machine.jobs, job, stream).await;
         }
         Some(Request::File(request)) if machine.admitted.get() => return files::serve(request, stream).await,
-        Some(Request::Exec(_) | Request::Resume { .. } | Request::File(_)) => failed(Step::NotAdmitted, "not admitted"),
+        Some(Request::Connect { port }) if machine.admitted.get() => return connect::serve(port, stream).await,
+        Some(Request::Exec(_) | Request::Resume { .. } | Request::File(_) | Request::Connect { .. }) => {
+            failed(Step::NotAdmitted, "not admitted")
+        }
         Some(Request::Admit(request)) => admit_machine(machine, &request).await,
         Some(Request::Signal(signal)) => machine.jobs.signal(signal),
         Some(Request::Resize { job, size }) => machine.jobs.resize(job, size),

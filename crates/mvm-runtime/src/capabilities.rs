@@ -25,7 +25,7 @@ pub fn of(host: &Host) -> Vec<Capability> {
         can("exec", "200 commands at once in a sandbox; terminals, signals, time limits"),
         can("files", "regular files, directories and links, as root of the guest"),
         can("logs", "8 MiB are kept of each sandbox's"),
-        can("ports.tcp", "streams that the supervisor opens; to servers on the guest's loopback"),
+        can("ports.tcp", "64 in a sandbox, 400 connections at once; to servers on the guest's loopback"),
         can("freeze", "memory stays where it is; connections wait"),
         can("cold", SAME),
         can(
@@ -55,6 +55,7 @@ pub fn lacking(host: &Host, name: &str, what: impl Into<String>) -> Error {
     let why = entry.map_or_else(String::new, |entry| format!(": {}", entry.limits));
     Error::new(ErrorCode::BackendUnsupported, what, format!("the backend {BACKEND} has no {name}{why}"))
         .hint("mvmctl doctor lists what it has")
+        .capability(name)
 }
 
 #[cfg(test)]
@@ -71,7 +72,7 @@ mod tests {
         assert_eq!(names.len(), list.len());
         assert!(list.iter().all(|entry| !entry.limits.is_empty()));
         let error = lacking(&host, PORTS_UDP, "cannot forward the port");
-        assert_eq!(error.code, ErrorCode::BackendUnsupported);
+        assert_eq!((error.code, error.capability.as_deref()), (ErrorCode::BackendUnsupported, Some(PORTS_UDP)));
         assert!(
             error.why.contains("qemu") && error.why.contains("ports.udp") && error.why.contains("no network device")
         );

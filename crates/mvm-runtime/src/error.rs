@@ -16,6 +16,8 @@ pub struct Error {
     pub hint: String,
     /// The Linux error number behind it, the guest's or the host's, where there is one.
     pub errno: Option<i32>,
+    /// The capability that is missing, where that is what failed.
+    pub capability: Option<String>,
 }
 
 /// The runtime's result type.
@@ -24,7 +26,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with a cause and no hint yet.
     pub fn new(code: ErrorCode, what: impl Into<String>, why: impl std::fmt::Display) -> Self {
-        Error { code, what: what.into(), why: why.to_string(), hint: String::new(), errno: None }
+        Error { code, what: what.into(), why: why.to_string(), hint: String::new(), errno: None, capability: None }
     }
 
     /// Adds what the user can do about it.
@@ -38,6 +40,13 @@ impl Error {
     #[must_use]
     pub fn errno(mut self, errno: i32) -> Self {
         self.errno = Some(errno);
+        self
+    }
+
+    /// Names the capability that is missing.
+    #[must_use]
+    pub fn capability(mut self, name: &str) -> Self {
+        self.capability = Some(name.to_owned());
         self
     }
 
@@ -63,15 +72,15 @@ impl Error {
 
 impl From<Error> for ErrorObject {
     fn from(error: Error) -> Self {
-        let Error { code, what, why, hint, errno } = error;
-        ErrorObject { code, what, why, hint, errno }
+        let Error { code, what, why, hint, errno, capability } = error;
+        ErrorObject { code, what, why, hint, errno, capability }
     }
 }
 
 impl From<ErrorObject> for Error {
     fn from(error: ErrorObject) -> Self {
-        let ErrorObject { code, what, why, hint, errno } = error;
-        Error { code, what, why, hint, errno }
+        let ErrorObject { code, what, why, hint, errno, capability } = error;
+        Error { code, what, why, hint, errno, capability }
     }
 }
 

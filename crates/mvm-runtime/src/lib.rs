@@ -7,6 +7,7 @@ pub mod agent;
 pub mod capabilities;
 pub mod client;
 pub mod command;
+pub mod connect;
 pub mod copy;
 pub mod doctor;
 pub mod error;

@@ -46,6 +46,11 @@ impl Place {
         &self.dir
     }
 
+    /// The ports that lead into it. No copy of a sandbox gets them.
+    pub fn ports(&self) -> PathBuf {
+        self.dir.join("ports.json")
+    }
+
     /// The socket of its API.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")

@@ -30,7 +30,7 @@ use crate::sandbox;
 use crate::setup;
 use crate::snapshots::{self, Snapshot};
 use crate::store::{Outcome, Record, Store};
-use crate::supervisor::LOCK_FD;
+use crate::supervisor::{self, LOCK_FD};
 use crate::vmm::qemu::Shape;
 
 /// The time to live of a sandbox for which nothing was said.
@@ -65,10 +65,13 @@ pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress
         "" => None,
         name => Some(snapshots::find(home, name)?),
     };
-    let request = complete(match &snapshot {
-        Some(snapshot) => as_in_snapshot(request, &snapshot.record.request)?,
-        None => request,
-    })?;
+    let request = complete(
+        home,
+        match &snapshot {
+            Some(snapshot) => as_in_snapshot(request, &snapshot.record.request)?,
+            None => request,
+        },
+    )?;
     // Before anything is booted for it.
     let store = Store::open(home)?;
     if let (Ok(holder), true) = (store.find(&request.name), request.idempotency_key.is_empty()) {
@@ -98,7 +101,8 @@ pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress
 /// Makes a sandbox that goes on from the point in a directory.
 pub fn create_from(home: &Home, point: &Path, request: CreateRequest) -> Result<Sandbox> {
     let image = Place::at(point).image()?;
-    found(home, complete(request)?, &image, |place| snapshots::give(point, place, false)).map(|(sandbox, _)| sandbox)
+    found(home, complete(home, request)?, &image, |place| snapshots::give(point, place, false))
+        .map(|(sandbox, _)| sandbox)
 }
 
 /// Says what can be done with a snapshot that cannot be gone on from.
@@ -267,7 +271,7 @@ fn invalid(why: &str, hint: &str) -> Error {
 }
 
 /// Fills in what a request leaves open, and refuses what no sandbox can be.
-fn complete(mut request: CreateRequest) -> Result<CreateRequest> {
+fn complete(home: &Home, mut request: CreateRequest) -> Result<CreateRequest> {
     let invalid = |why: &str, hint: &str| Err(invalid(why, hint));
     if request.name.is_empty() {
         request.name = format!("box-{}", &sandbox::new_id()?[4..]);
@@ -288,6 +292,7 @@ fn complete(mut request: CreateRequest) -> Result<CreateRequest> {
     if let Err(why) = check_env(&request.env) {
         return invalid(why, "write it NAME=VALUE, and pass large data as files");
     }
+    supervisor::check_ports(home, &request.ports)?;
     if !request.lease && !request.no_ttl && request.ttl_ms.is_none() {
         request.ttl_ms = Some(DEFAULT_TTL.as_millis() as u64);
     }
@@ -344,7 +349,7 @@ pub fn inspection(
 ) -> Inspection {
     let env = record.request.env.keys().cloned().collect();
     let capabilities = Host::load(home).map(|host| capabilities::of(&host)).unwrap_or_default();
-    Inspection { sandbox: describe(home, record), isolation, capabilities, env, history }
+    Inspection { sandbox: describe(home, record), isolation, capabilities, env, ports: Vec::new(), history }
 }
 
 /// What is about to be deleted, and what that does not mean.

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use futures_util::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use mvm_runtime::ErrorCode;
+use mvm_runtime::connect;
 use mvm_runtime::vmm::guest::Guest;
 use mvm_wire::files::{Entry, FileKind, FileReply, Write};
 use mvm_wire::frame::{self, Kind};
-use mvm_wire::guest::{Exec, Reply, Request};
+use mvm_wire::guest::{Exec, Failure, Reply, Request, Step};
 use mvm_wire::hello::{HELLO_LEN, Hello, MAGIC, Scanner};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
 /// Long enough for anything but a hang.
@@ -112,6 +113,69 @@ async fn frames_that_break_the_rules_are_refused() {
     }
     let honest = frame::message(Kind::Reply, &Reply::Done).unwrap();
     assert_eq!(answered_with(honest).await.unwrap(), Reply::Done, "the test itself can succeed");
+}
+
+/// A client's end of a connection that was carried to such a guest, and what became of carrying it.
+async fn carried(bytes: Vec<u8>) -> (TcpStream, mvm_runtime::Result<()>) {
+    let channel = answering(bytes).await.connect_to(80).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (accepted, _) = listener.accept().await.unwrap();
+    connect::prepare(&accepted).unwrap();
+    let carried = tokio::time::timeout(BOUND, connect::carry(accepted, channel)).await.expect("no hang");
+    (client, carried)
+}
+
+#[tokio::test]
+async fn connections_that_break_the_rules_are_reset() {
+    let done = || frame::message(Kind::Reply, &Reply::Done).unwrap();
+    let stderr = [&frame::header(Kind::Stderr, 1)[..], b"x"].concat();
+    let oversized = [&[Kind::Stdout as u8][..], &u32::MAX.to_le_bytes()].concat();
+    let cut_short = [&output(b"a part")[..], &frame::header(Kind::Stdout, 100)].concat();
+    let without_end = output(b"a part");
+    let wrong_end = [output(b""), output(b"more")].concat();
+    for broken in [done(), stderr, vec![99; 4096], oversized, cut_short, without_end, wrong_end] {
+        let (mut client, carried) = carried([done(), broken.clone()].concat()).await;
+        assert_eq!(carried.unwrap_err().code, ErrorCode::TransportError, "{broken:?}");
+        let mut read = Vec::new();
+        let end = tokio::time::timeout(BOUND, client.read_to_end(&mut read)).await.expect("no hang");
+        let unwritable = client.write_all(b"x").await.is_err() || client.write_all(b"x").await.is_err();
+        assert!(end.is_err() || unwritable, "{broken:?}: {read:?}");
+    }
+}
+
+#[tokio::test]
+async fn answers_to_a_connection_are_one_of_two() {
+    let reply = |reply: &Reply| frame::message(Kind::Reply, reply).unwrap();
+    let refused = Failure { step: Step::Connect, errno: libc::ECONNREFUSED, detail: "\x1b[2J".into() };
+    let refused = Reply::Failed(refused);
+    let connect = async |bytes: Vec<u8>| {
+        let guest = answering(bytes).await;
+        tokio::time::timeout(BOUND, guest.connect_to(80)).await.expect("no hang").map(drop)
+    };
+    assert!(connect([reply(&Reply::Connecting), reply(&Reply::Done)].concat()).await.is_ok());
+    let error = connect(reply(&refused)).await.unwrap_err();
+    assert_eq!((error.code, error.errno), (ErrorCode::SandboxUnavailable, Some(libc::ECONNREFUSED)));
+    assert!(!error.to_string().contains('\x1b'));
+    for bytes in [reply(&Reply::Connecting).repeat(3), reply(&Reply::Started { job: 1 }), output(b"x"), vec![]] {
+        assert_eq!(connect(bytes.clone()).await.unwrap_err().code, ErrorCode::TransportError, "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn more_requests_than_a_session_carries_are_refused_and_do_not_end_it() {
+    let guest = answering(Vec::new()).await;
+    let mut held = Vec::new();
+    let error = loop {
+        match tokio::time::timeout(BOUND, guest.open(&Request::Connect { port: 80 })).await.expect("no hang") {
+            Ok(channel) => held.push(channel),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code, ErrorCode::ResourceExhausted);
+    assert!(held.len() > 600, "{}", held.len());
+    held.pop();
+    assert!(guest.open(&Request::Connect { port: 80 }).await.is_ok());
 }
 
 fn file_reply(reply: FileReply) -> Vec<u8> {

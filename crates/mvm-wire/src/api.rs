@@ -8,9 +8,11 @@ use utoipa::ToSchema;
 use crate::ErrorCode;
 
 mod logs;
+mod ports;
 mod snapshots;
 
 pub use logs::{GapCause, LogEvent, LogGap, LogLine, LogSource};
+pub use ports::{Port, PortName, PortRequest, PortStatus};
 pub use snapshots::{ForkRequest, Forked, Snapshot, SnapshotRequest};
 
 /// Where a sandbox is in its life.
@@ -177,6 +179,8 @@ pub struct CreateRequest {
     pub on_expiry: OnExpiry,
     /// It ends with the client that claims it (`/v1/lease`), or after 5 s if none does.
     pub lease: bool,
+    /// Ports of the host that lead into it.
+    pub ports: Vec<PortRequest>,
     /// A repeated request with this key returns the sandbox that the first one made.
     pub idempotency_key: String,
     /// Go on from this snapshot, by name or id, instead of starting the image. Image and shape are the snapshot's.
@@ -241,6 +245,8 @@ pub struct Inspection {
     pub capabilities: Vec<Capability>,
     /// Names of its environment variables; their values are not shown.
     pub env: Vec<String>,
+    /// Ports of the host that lead into it; none without a supervisor.
+    pub ports: Vec<Port>,
     /// All changes of state, the first one first.
     pub history: Vec<Transition>,
 }
@@ -579,4 +585,7 @@ pub struct ErrorObject {
     /// The Linux error number behind it, where there is one.
     #[serde(default)]
     pub errno: Option<i32>,
+    /// The capability that is missing, for `BackendUnsupported`.
+    #[serde(default)]
+    pub capability: Option<String>,
 }

@@ -40,6 +40,12 @@ pub enum Request {
     },
     /// Let the commands go on that a quiesce has frozen. The host asks for it once the machine is admitted.
     Thaw,
+    /// Connect to what listens on this TCP port of the machine; the stream then carries the bytes of both directions, in
+    /// `Stdin` and `Stdout` frames. An empty frame ends its direction. A stream that ends without one was given up.
+    Connect {
+        /// The port.
+        port: u16,
+    },
 }
 
 /// Why the machine is about to be stopped.
@@ -117,7 +123,7 @@ pub struct Signal {
 /// What the agent answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// To `Signal`, `Resize`, `Suspend`, `Quiesce`, `Thaw`, `Halt` and `Unpack`: it is done.
+    /// To `Signal`, `Resize`, `Suspend`, `Quiesce`, `Thaw`, `Halt`, `Unpack` and `Connect`: it is done.
     Done,
     /// To `Admit`.
     Admitted(Admitted),
@@ -135,6 +141,8 @@ pub enum Reply {
     /// Last on the stream of a command that was suspended: all that it wrote so far was sent, and all input before the
     /// mark was taken.
     Suspended,
+    /// To `Connect`, if nobody has answered at once: `Done` or `Failed` follows.
+    Connecting,
 }
 
 /// How a command ended.
@@ -187,4 +195,6 @@ pub enum Step {
     Other,
     /// An operation on a file.
     File,
+    /// A connection to a port.
+    Connect,
 }

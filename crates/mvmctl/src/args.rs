@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::sandbox::args::{
     AttachArgs, CpArgs, DestroyArgs, DownArgs, ExecArgs, ForkArgs, FsCommand, GcArgs, KeepArgs, KillArgs, LogsArgs,
-    OneArgs, PsArgs, RestoreArgs, SnapshotCommand, UpArgs, WaitArgs,
+    OneArgs, PortCommand, PsArgs, RestoreArgs, SnapshotCommand, UpArgs, WaitArgs,
 };
 
 /// Run code you do not trust in a real virtual machine on your own computer.
@@ -50,6 +50,9 @@ pub enum Command {
     Fs(FsCommand),
     /// Copy files and directories between this host and a sandbox
     Cp(CpArgs),
+    /// Have ports of this host lead into a sandbox
+    #[command(subcommand)]
+    Port(PortCommand),
     /// Wait until a sandbox is in a state, or one of its jobs has ended
     Wait(WaitArgs),
     /// Show what a sandbox uses

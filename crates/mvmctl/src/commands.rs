@@ -4,7 +4,7 @@ use clap::CommandFactory;
 use mvm_runtime::{Error, Home, Result};
 
 use crate::args::{Cli, Command};
-use crate::sandbox::{change, exec, fs, logs, show, snapshot, up};
+use crate::sandbox::{change, exec, fs, logs, port, show, snapshot, up};
 use crate::{bench, doctor, output, run, setup, template};
 
 /// Does what was asked.
@@ -20,6 +20,7 @@ pub fn dispatch(cli: Cli) -> u8 {
         Command::Logs(args) => logs::logs(args),
         Command::Fs(command) => fs::fs(command),
         Command::Cp(args) => fs::cp(args),
+        Command::Port(command) => port::port(command),
         Command::Wait(args) => show::wait(args),
         Command::Stats(args) => show::stats(args),
         Command::Stop(args) => change::stop(args),

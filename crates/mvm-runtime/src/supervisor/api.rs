@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::http::{Answer, Asked, Given, Shared, invalid, patience, take_all, unknown, wrong_method};
-use super::{Supervisor, commands, files, lease, logs, snapshots};
+use super::{Supervisor, commands, files, lease, logs, ports, snapshots};
 use crate::error::Error;
 use crate::lifecycle;
 use crate::place::space;
@@ -62,6 +62,8 @@ fn routes() -> OpenApiRouter<Arc<Supervisor>> {
         .routes(routes!(files::remove))
         .routes(routes!(files::copy_in))
         .routes(routes!(files::copy_out))
+        .routes(routes!(ports::add, ports::list))
+        .routes(routes!(ports::remove))
 }
 
 /// The service.

@@ -250,6 +250,7 @@ impl Supervisor {
     pub async fn destroy(&self, cause: &str) -> Result<DeletionReport> {
         let mut slot = self.machine.lock().await;
         drop(slot.take());
+        self.ports.close();
         self.jobs.lose_all("the sandbox was destroyed");
         let record = self.record()?;
         if record.state == State::Destroyed {

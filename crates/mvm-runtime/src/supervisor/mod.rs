@@ -14,6 +14,7 @@ mod log;
 mod logs;
 mod machine;
 mod output;
+mod ports;
 mod snapshots;
 
 use std::fs::File;
@@ -37,8 +38,10 @@ use crate::store::{Outcome, Record, Store};
 use jobs::Jobs;
 use log::Log;
 use machine::Running;
+use ports::Ports;
 
 pub use api::document;
+pub use ports::check as check_ports;
 
 /// The number under which a supervisor inherits its lock.
 pub const LOCK_FD: i32 = 3;
@@ -59,6 +62,7 @@ struct Supervisor {
     /// Shared by all that moves files over the session with the guest. Whoever ends the session on purpose waits for them.
     transfers: Arc<RwLock<()>>,
     log: Arc<Log>,
+    ports: Ports,
     /// What the API says without waiting for a change to end.
     state: watch::Sender<State>,
     claimed: Notify,
@@ -124,6 +128,7 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
     let supervisor = Arc::new(Supervisor {
         home,
         id: id.to_owned(),
+        ports: Ports::new(place.ports()),
         place,
         store: Mutex::new(store),
         machine: tokio::sync::Mutex::new(None),
@@ -135,10 +140,14 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
         kept: Notify::new(),
         over: Notify::new(),
     });
+    supervisor.reopen_ports();
     if supervisor.place.saved().exists() && matches!(record.state, State::Creating | State::Cold) {
         supervisor.jobs.load(&supervisor.place.point()?.jobs()?)?;
     }
     if record.state == State::Creating {
+        for port in &record.request.ports {
+            supervisor.add_port(port)?;
+        }
         supervisor.start_machine(&record).await?;
     }
     Ok((supervisor, listener))
@@ -216,6 +225,7 @@ impl Supervisor {
             _ => None,
         };
         let history = self.store().history(&self.id)?;
-        Ok(sandboxes::inspection(&self.home, &record, history, isolation))
+        let inspection = sandboxes::inspection(&self.home, &record, history, isolation);
+        Ok(Inspection { ports: self.list_ports(), ..inspection })
     }
 }

@@ -53,7 +53,9 @@ impl Supervisor {
         let staging = self.home.staging("snapshot")?;
         let taken = self.take(staging.path(), "save a snapshot of").await?;
         let record = self.record()?;
-        let request = CreateRequest { idempotency_key: String::new(), snapshot: String::new(), ..record.request };
+        // Ports of the host are granted to one sandbox, never to copies of it.
+        let (key, snapshot, ports) = (String::new(), String::new(), Vec::new());
+        let request = CreateRequest { idempotency_key: key, snapshot, ports, ..record.request };
         let running_jobs = taken.running_jobs;
         let record = snapshots::Record { id, name, sandbox_name: record.name, request, running_jobs };
         let (home, sandbox) = (self.home.clone(), self.id.clone());
@@ -134,6 +136,7 @@ impl Supervisor {
                 lease: request.lease,
                 idempotency_key: String::new(),
                 snapshot: String::new(),
+                ports: Vec::new(),
                 ..parent.request.clone()
             })
             .collect())

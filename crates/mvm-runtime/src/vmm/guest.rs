@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use mvm_wire::guest::{Admit, Admitted, Exec, Failure, Reply, Request};
 use mvm_wire::hello::{Hello, Scanner};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 use yamux::{Config, Connection, Mode, Stream};
 
@@ -21,8 +22,15 @@ use crate::error::{Error, Result};
 
 /// How many bytes may lie before the answer to our hello: twice what a ring was seen to hold after a restore.
 const MAX_STALE_BYTES: u64 = 16 << 20;
-/// Streams at once; with it goes the most that a guest can make us buffer, 256 KiB each.
-const MAX_STREAMS: usize = 256;
+/// Requests at once: 200 commands, 400 connections to ports, and room for files and signals. With it goes the most that a
+/// guest can make us buffer, 256 KiB each.
+const MAX_REQUESTS: usize = 768;
+/// Streams at once: also those that nobody holds any more and of whose end the guest has not been told. The session
+/// opens no more than 256 that the guest has not heard of. One more than this would be the session's end.
+const MAX_STREAMS: usize = MAX_REQUESTS + 256;
+/// What the session sends as one piece: with its header of 12 bytes what the guest's port takes at once (measured: a third
+/// faster than the default).
+pub const SPLIT: usize = 32 * 1024 - 12;
 /// How long the agent may take to answer a request that it can answer at once.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -30,6 +38,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Guest {
     opens: mpsc::Sender<oneshot::Sender<std::result::Result<Stream, String>>>,
+    requests: Arc<Semaphore>,
 }
 
 impl Guest {
@@ -49,12 +58,12 @@ impl Guest {
         }
         let mut config = Config::default();
         config.set_max_num_streams(MAX_STREAMS);
+        // Exactly so much: no stream gets a larger window than it begins with.
         config.set_max_connection_receive_window(Some(MAX_STREAMS * 256 * 1024));
-        // With its header of 12 bytes this is what the guest's port takes at once (measured: a third faster than the default).
-        config.set_split_send_size(32 * 1024 - 12);
+        config.set_split_send_size(SPLIT);
         let (opens, requests) = mpsc::channel(16);
         tokio::spawn(drive(Connection::new(socket.compat(), config, Mode::Client), requests));
-        Ok(Guest { opens })
+        Ok(Guest { opens, requests: Arc::new(Semaphore::new(MAX_REQUESTS)) })
     }
 
     /// Sends a request that has one reply.
@@ -112,6 +121,11 @@ impl Guest {
 
     /// Opens a stream and sends its request.
     pub async fn open(&self, request: &Request) -> Result<Channel> {
+        let permit = self.requests.clone().try_acquire_owned().map_err(|_| {
+            let why = format!("{MAX_REQUESTS} requests to it are open already");
+            Error::new(ErrorCode::ResourceExhausted, "cannot ask the guest agent", why).hint("wait for some to end")
+        })?;
+        let permit = Arc::new(permit);
         let (sender, receiver) = oneshot::channel();
         let gone = || broken("reach the guest agent", "the session has ended");
         self.opens.send(sender).await.map_err(|_| gone())?;
@@ -123,7 +137,8 @@ impl Guest {
         let (reader, mut writer) = stream.split();
         writer.write_all(&bytes).await.map_err(|e| broken("send a request", e))?;
         writer.flush().await.map_err(|e| broken("send a request", e))?;
-        Ok(Channel { frames: Frames { reader, payload: Vec::new() }, input: Input { writer } })
+        let frames = Frames { reader, payload: Vec::new(), _permit: permit.clone() };
+        Ok(Channel { frames, input: Input { writer, _permit: permit } })
     }
 }
 
@@ -151,6 +166,7 @@ impl Channel {
 pub struct Frames {
     reader: futures_util::io::ReadHalf<Stream>,
     payload: Vec<u8>,
+    _permit: Arc<OwnedSemaphorePermit>,
 }
 
 /// A frame from the guest.
@@ -179,12 +195,18 @@ impl Frames {
             Kind::Request | Kind::Stdin | Kind::Mark => Err(unexpected()),
         }
     }
+
+    /// Waits until the guest says anything more, or has closed or lost the stream.
+    pub async fn stirred(&mut self) {
+        let _ = self.reader.read(&mut [0]).await;
+    }
 }
 
 /// The command's standard input.
 #[derive(Debug)]
 pub struct Input {
     writer: futures_util::io::WriteHalf<Stream>,
+    _permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl Input {
@@ -204,6 +226,21 @@ impl Input {
     /// Says that no more comes on this stream, because the machine is about to be saved.
     pub async fn mark(&mut self) -> Result<()> {
         self.frame(Kind::Mark, &[]).await
+    }
+
+    /// Sends one frame that the caller has built, header included: without a copy of it, and without a piece of its own
+    /// for the header.
+    pub async fn whole_frame(&mut self, frame: &[u8]) -> Result<()> {
+        let send = async {
+            self.writer.write_all(frame).await?;
+            self.writer.flush().await
+        };
+        send.await.map_err(|e| broken("send to the guest", e))
+    }
+
+    /// Closes the stream in order, once its last frame was sent.
+    pub async fn close(&mut self) {
+        let _ = self.writer.close().await;
     }
 
     async fn frame(&mut self, kind: Kind, payload: &[u8]) -> Result<()> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use mvm_wire::api::{LogSource, OnExpiry, State};
+use mvm_wire::api::{LogSource, OnExpiry, PortName, PortRequest, State};
 
 use crate::args::{MachineArgs, parse_duration, parse_env, parse_size};
 
@@ -24,6 +24,9 @@ pub struct UpArgs {
     /// Set an environment variable for every command in it. Nothing of the host's environment is passed on
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_env)]
     pub env: Vec<(String, String)>,
+    /// Have a port of this host lead into it; the address is 127.0.0.1 unless another one is given
+    #[arg(long = "port", value_name = "[ADDRESS:]HOST:GUEST")]
+    pub ports: Vec<PortRequest>,
     /// Who answers for it
     #[arg(long, default_value = "", hide_default_value = true)]
     pub owner: String,
@@ -43,7 +46,7 @@ pub struct UpArgs {
     #[arg(long, conflicts_with_all = ["ttl", "json"])]
     pub attach: bool,
     /// Read the request as JSON from standard input (`-`), so that no value appears among a process's arguments
-    #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with_all = ["name", "env", "owner", "ttl", "idempotency_key", "lease", "attach"])]
+    #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with_all = ["name", "env", "ports", "owner", "ttl", "idempotency_key", "lease", "attach"])]
     pub request: Option<String>,
     /// Print one JSON object
     #[arg(long)]
@@ -545,6 +548,43 @@ fn parse_mode(text: &str) -> Result<u32, String> {
         .ok()
         .filter(|mode| *mode <= 0o7777)
         .ok_or_else(|| "not permissions; write them in octal, like 644".to_owned())
+}
+
+/// `mvmctl port`.
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "A port stays until it is removed or the sandbox is destroyed; while no machine runs, connections are \
+    reset.\nOther machines can reach it only if an address says so, such as 0.0.0.0.\n\nExamples:\n  \
+    mvmctl port add box 8080:80\n  mvmctl port add box 0:80\n  mvmctl port add box '[::1]:8080:80'\n  \
+    mvmctl port rm box 8080"
+)]
+pub enum PortCommand {
+    /// Have a port of this host lead to one in the sandbox
+    Add {
+        /// Name or id of the sandbox
+        #[arg(value_name = "SANDBOX")]
+        sandbox: String,
+        /// The port of this host, 0 for any that is free, and the port in the sandbox
+        #[arg(value_name = "[ADDRESS:]HOST:GUEST")]
+        port: PortRequest,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the ports that lead into the sandbox
+    Ls(OneArgs),
+    /// Close a port, and reset its connections
+    Rm {
+        /// Name or id of the sandbox
+        #[arg(value_name = "SANDBOX")]
+        sandbox: String,
+        /// The port of this host
+        #[arg(value_name = "[ADDRESS:]HOST")]
+        port: PortName,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `mvmctl cp`.

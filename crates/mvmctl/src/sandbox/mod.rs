@@ -5,6 +5,7 @@ pub mod change;
 pub mod exec;
 pub mod fs;
 pub mod logs;
+pub mod port;
 pub mod show;
 pub mod snapshot;
 pub mod up;

@@ -91,6 +91,7 @@ fn print_inspection(inspection: &Inspection) {
     ];
     rows.retain(|(_, value)| !value.is_empty());
     output::table(&rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>());
+    inspection.ports.iter().for_each(|port| output::line(&format!("  port: {}", super::port::shown(port))));
     for change in &inspection.history {
         let ago = span(mvm_runtime::time::now_ms().saturating_sub(change.at_ms));
         output::line(&format!("  {ago} ago: {} → {}: {}", change.from, change.to, change.cause));

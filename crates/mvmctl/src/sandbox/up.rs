@@ -5,12 +5,12 @@ use std::io::Read;
 use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
 use mvm_runtime::{Error, ErrorCode, Home, Result, sandboxes};
-use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, Job, JobRequest, LeaseEvent, Sandbox};
+use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, Job, JobRequest, LeaseEvent, Port, Sandbox};
 use mvm_wire::object::Object;
 use serde_json::json;
 
 use super::args::{Ttl, UpArgs};
-use super::{ending, exec, verb};
+use super::{ending, exec, port, verb};
 use crate::args::MachineArgs;
 use crate::output;
 use crate::progress::Drawn;
@@ -24,17 +24,21 @@ pub fn up(args: UpArgs) -> u8 {
     verb(args.json, async move {
         let home = Home::locate()?;
         let request = request(&args)?;
+        let asked_for_ports = !request.ports.is_empty();
         let mut control = signals::listen();
         let _ = sandboxes::reconcile(&home)?;
         let progress = Drawn::new(args.quiet || args.json);
         let (sandbox, made) = sandboxes::create(&home, request, &progress).await?;
         drop(progress);
         let client = Client::new(&sandbox.socket);
+        let ports: Vec<Port> = if asked_for_ports { client.get("/v1/ports").await? } else { Vec::new() };
         if args.attach {
+            // Standard output is the command's.
+            ports.iter().filter(|_| !args.quiet).for_each(|port| eprintln!("mvmctl: port {}", port::shown(port)));
             return attached(&args, &sandbox, &client, &mut control).await;
         }
         let job = if args.command.is_empty() { None } else { Some(start(&client, &args).await?) };
-        print(&args, &sandbox, made, job);
+        print(&args, &sandbox, made, job, &ports);
         Ok(output::SUCCESS)
     })
 }
@@ -52,6 +56,7 @@ fn request(args: &UpArgs) -> Result<CreateRequest> {
         disk_bytes: disk,
         env: args.env.iter().cloned().collect(),
         owner: args.owner.clone(),
+        ports: args.ports.clone(),
         ttl_ms: match args.ttl {
             Some(Ttl::For(ttl)) => Some(ttl.as_millis() as u64),
             Some(Ttl::None) | None => None,
@@ -95,11 +100,12 @@ async fn start(client: &Client, args: &UpArgs) -> Result<Job> {
     client.post("/v1/jobs", Some(&request)).await
 }
 
-fn print(args: &UpArgs, sandbox: &Sandbox, made: bool, job: Option<Job>) {
+fn print(args: &UpArgs, sandbox: &Sandbox, made: bool, job: Option<Job>, ports: &[Port]) {
     if args.json {
         let mut object = json!(sandbox);
         object["created"] = json!(made);
         object["job"] = json!(job);
+        object["ports"] = json!(ports);
         output::print_json(&object);
         return;
     }
@@ -116,6 +122,7 @@ fn print(args: &UpArgs, sandbox: &Sandbox, made: bool, job: Option<Job>) {
     if let Some(job) = &job {
         output::line(&format!("  job {}: mvmctl attach {} {}", job.run_id, sandbox.name, job.run_id));
     }
+    ports.iter().for_each(|port| output::line(&format!("  port {}", port::shown(port))));
     let keep = match sandbox.cleanup {
         Cleanup::Ttl { .. } => format!(" (mvmctl keep {} --ttl 8h)", sandbox.name),
         Cleanup::Lease | Cleanup::Explicit => String::new(),
