@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .outside import Violation, born, children_of, mvmctl, output_of, supervises, supervisors, until
 
-# What a file can hold that was written and not synced when its machine was lost: the file system makes it first.
+# A new file is empty at first, and is not there before.
 EMPTY, MISSING = "", None
 SYNCED, CACHED, MEMORY = "/root/synced", "/root/cached", "/dev/shm/memory"
 # A program that has its state in memory only, and shows all of it.
@@ -28,8 +28,12 @@ class Content:
 
     def written(self, value: str, acknowledged: bool, synced: bool) -> None:
         self.now = {value} if acknowledged else self.now | {value}
-        if not self.in_memory:
-            self.disk = {value} if acknowledged and synced else self.disk | {value} | (set() if synced else {EMPTY})
+        if self.in_memory:
+            return
+        # What a file can hold that was not synced when its machine was lost: the file system makes it first, then gives
+        # it space, which reads as zeros, and then writes to that.
+        unsynced = set() if synced else {EMPTY, "\0" * len(value)}
+        self.disk = {value} if acknowledged and synced else self.disk | {value} | unsynced
 
     def synced(self) -> None:
         if not self.in_memory:
