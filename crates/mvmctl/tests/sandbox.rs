@@ -49,6 +49,18 @@ fn a_stopped_one_keeps_its_disk_and_refuses_the_rest() {
 }
 
 #[test]
+fn one_whose_disk_is_gone_never_starts_on_an_empty_one() {
+    let sandbox = Sandbox::up("diskless", &[]);
+    assert_eq!(mvmctl(&["stop", "diskless"]).code, 0);
+    let socket = sandbox.inspect()["socket"].as_str().unwrap().to_owned();
+    std::fs::remove_file(std::path::Path::new(&socket).with_file_name("disk.qcow2")).unwrap();
+    let ran = mvmctl(&["start", "diskless"]);
+    assert_eq!(ran.code, 125);
+    assert!(ran.stderr.contains("cannot open the disk"), "{ran:?}");
+    assert_eq!(sandbox.state(), "failed");
+}
+
+#[test]
 fn names_are_plain_and_taken_once() {
     let _sandbox = Sandbox::up("taken", &[]);
     let again = json(&["up", "--image", "base", "--name", "taken", "--json"]);

@@ -21,12 +21,12 @@ use crate::store::{Outcome, Record};
 const TRANSFER_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Supervisor {
-    /// Brings the machine up: from what was saved of it, or else from a template or its disk.
-    pub async fn start_machine(self: &Arc<Self>, record: &Record) -> Result<()> {
+    /// Brings the machine up: from what was saved of it, or else, the first time, from a template, and later from its disk.
+    pub async fn start_machine(self: &Arc<Self>, record: &Record, first: bool) -> Result<()> {
         let mut slot = self.machine.lock().await;
         let started = match self.place.saved().exists() {
             true => Running::restore(&self.home, &self.place, record, &self.jobs).await,
-            false => Running::start(&self.home, &self.place, record).await,
+            false => Running::start(&self.home, &self.place, record, first).await,
         };
         match started {
             Ok(running) => {
@@ -92,7 +92,7 @@ impl Supervisor {
             // What was saved before the stop belongs to another moment of the disk.
             self.place.consume_saved()?;
             let record = self.record()?;
-            self.start_machine(&record).await?;
+            self.start_machine(&record, false).await?;
         }
         self.sandbox()
     }

@@ -85,11 +85,10 @@ impl Ground {
 }
 
 impl Running {
-    /// Starts it on the sandbox's disk: as a clone of its template if there is no disk yet, else by a boot, because memory
-    /// of another moment must never meet a changed disk.
-    pub async fn start(home: &Home, place: &Place, record: &Record) -> Result<Running> {
+    /// Starts it on the sandbox's disk: the first time as a clone of its template, unless it was given layers; else by a
+    /// boot, because memory of another moment must never meet a changed disk.
+    pub async fn start(home: &Home, place: &Place, record: &Record, first: bool) -> Result<Running> {
         let ground = Ground::of(home, place, record)?;
-        let first = !place.disk().exists();
         let clone = first && place.layers().is_empty();
         let stands_on =
             setup::Ready { host: ground.host.clone(), kernel: ground.kernel.clone(), image: ground.image.clone() };
@@ -112,12 +111,13 @@ impl Running {
         let point = place.point()?;
         point.fits(&ground.needs())?;
         point.check(place.dir())?;
-        if !place.disk().exists() {
-            place.create_empty_disk(ground.shape.disk_bytes)?;
-        }
         let identity = match point.record.sandbox == record.id {
             true => point.record.identity.clone(),
-            false => Identity::new(&record.id)?,
+            // A copy: with a disk of its own on the layers that it was given.
+            false => {
+                place.create_empty_disk(ground.shape.disk_bytes)?;
+                Identity::new(&record.id)?
+            }
         };
         let (memory, devices) = point.open_machine()?;
         let mut machine = Machine::start(Launch {

@@ -148,7 +148,7 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
         for port in &record.request.ports {
             supervisor.add_port(port)?;
         }
-        supervisor.start_machine(&record).await?;
+        supervisor.start_machine(&record, true).await?;
     }
     Ok((supervisor, listener))
 }

@@ -218,12 +218,14 @@ impl Machine {
         // A VMM that was taken over may make its memory unreadable for ever; then it is killed, and the read ends.
         let copied = tokio::task::spawn_blocking(move || memory::copy(pid, &base, bytes, &memory));
         match tokio::time::timeout(SAVE_LIMIT, copied).await {
-            Ok(copied) => copied.map_err(|e| Error::internal("cannot save the machine's memory", e))?,
+            Ok(copied) => copied.map_err(|e| Error::internal("cannot save the machine's memory", e))??,
             Err(_) => {
                 self.process.kill();
-                Err(Error::internal("cannot save the machine's memory", "it could not be read in time"))
+                return Err(Error::internal("cannot save the machine's memory", "it could not be read in time"));
             }
         }
+        // The memory of a process that is being killed may be gone before the process is: that it answers proves it whole.
+        self.control().await?.held().await
     }
 
     /// Completes when QEMU has ended.

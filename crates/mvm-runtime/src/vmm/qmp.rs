@@ -88,6 +88,15 @@ impl Qmp {
         self.execute("stop", Value::Null).await.map(drop)
     }
 
+    /// An error unless the machine is there and its processors are stopped.
+    pub async fn held(&mut self) -> Result<()> {
+        let status = self.execute("query-status", Value::Null).await?;
+        match status.get("running").and_then(Value::as_bool) {
+            Some(false) => Ok(()),
+            _ => Err(Error::internal("the machine does not hold still", "its processors run")),
+        }
+    }
+
     /// Lets the processors run.
     pub async fn run(&mut self) -> Result<()> {
         self.execute("cont", Value::Null).await.map(drop)
