@@ -58,8 +58,9 @@ class Files(Sandboxed):
             ("NotFound", "remove", {"path": missing}),
             ("FileError", "remove", {"path": "/etc"}),
             ("NotFound", "rename", {"from": missing, "to": "/f"}),
-            ("FileError", "copy-in", {"host_path": host, "guest_path": "/f"}),
-            ("FileError", "copy-out", {"host_path": host, "guest_path": "/etc/passwd"}),
+            ("NotFound", "copy-in", {"host_path": host, "guest_path": "/f"}),
+            ("NotFound", "copy-out", {"host_path": host, "guest_path": "/etc/passwd"}),
+            ("NotFound", "copy-out", {"host_path": "/tmp/never", "guest_path": missing}),
         ):
             with self.subTest(path=path, body=body):
                 self.assertIsInstance(self.refused(code, "POST", f"/v1/files/{path}", body)["errno"], int)

@@ -98,9 +98,7 @@ def as_object(call: Call) -> Any:
 
 
 def as_lines(call: Call) -> list[dict[str, Any]]:
-    """One object a line; an error is one object over several lines."""
-    if call.stdout.startswith(b"{\n"):
-        return [json.loads(call.stdout)]
+    """One object a line."""
     return [json.loads(line) for line in call.stdout.splitlines()]
 
 
@@ -143,9 +141,9 @@ def log(call: Call) -> Any:
 
 
 def content(call: Call) -> Any:
-    """`fs read` has no errors as objects."""
+    """An error is beside the bytes if there are any already."""
     if call.process.returncode != 0:
-        return {"error": no_code(call.stderr.decode(errors="replace"))}
+        return json.loads(call.stderr or call.stdout)
     data, encoding = shown(call.stdout)
     digest = hashlib.sha256(call.stdout).hexdigest()
     return {"bytes": len(call.stdout), "sha256": digest, "data": data, "encoding": encoding}
@@ -276,7 +274,7 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "job.output": one("attach", output, offset="--offset"),
     "files.write": write,
     "files.read": lambda args: Call(
-        ["fs", "read", *options(args, offset="--offset", len="--len"), args["sandbox"], args["path"]], content),
+        ["fs", "read", "--json", *options(args, offset="--offset", len="--len"), args["sandbox"], args["path"]], content),
     "files.list": lambda args: fs("ls", args),
     "files.stat": lambda args: fs("stat", args),
     "files.mkdir": lambda args: fs("mkdir", args, nothing),

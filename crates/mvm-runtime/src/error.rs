@@ -64,6 +64,12 @@ impl Error {
         Error { errno, ..error }
     }
 
+    /// The same of a path that the caller named: one that is not there is `NotFound`.
+    pub fn named(what: impl Into<String>, err: impl Into<std::io::Error>) -> Self {
+        let error = Error::io(what, err);
+        if error.errno == Some(libc::ENOENT) { Error { code: ErrorCode::NotFound, ..error } } else { error }
+    }
+
     /// A defect or a host that behaves unexpectedly.
     pub fn internal(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
         Error::new(ErrorCode::Internal, what, why)

@@ -167,13 +167,13 @@ pub struct MachineArgs {
     #[arg(long, default_value = "debian")]
     pub image: String,
     /// Virtual processors
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = parse_cpus)]
     pub cpus: u32,
     /// Memory of the machine (256M, 1G; a plain number is MiB)
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_memory, allow_hyphen_values = true)]
     pub memory: u32,
     /// Size of its disk; it takes space on the host only as it fills
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_disk)]
     pub disk: u64,
 }
 
@@ -299,7 +299,21 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 fn parse_memory(text: &str) -> Result<u32, String> {
     let bytes =
         if text.bytes().all(|b| b.is_ascii_digit()) { parse_size(&format!("{text}M"))? } else { parse_size(text)? };
-    u32::try_from(bytes >> 20).map_err(|_| "more than any machine has".into())
+    match u32::try_from(bytes >> 20) {
+        Ok(0) => Err("a machine has memory; give it 256M or more".into()),
+        other => other.map_err(|_| "more than any machine has".into()),
+    }
+}
+
+/// A number of processors.
+fn parse_cpus(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|cpus| *cpus > 0).ok_or_else(|| "a machine has 1 or more processors".to_owned())
+}
+
+/// The size of a disk.
+fn parse_disk(text: &str) -> Result<u64, String> {
+    parse_size(text)
+        .and_then(|bytes| if bytes == 0 { Err("a disk has a size; give it 64M or more".into()) } else { Ok(bytes) })
 }
 
 /// `NAME=VALUE`.
@@ -338,6 +352,8 @@ mod tests {
         assert_eq!(parse_size("1MiB"), Ok(1 << 20));
         assert_eq!(parse_memory("256"), Ok(256));
         assert_eq!(parse_memory("1G"), Ok(1024));
+        assert!(parse_memory("0").is_err() && parse_memory("1000K").is_err() && parse_disk("0").is_err());
+        assert!(parse_cpus("0").is_err() && parse_cpus("-1").is_err() && parse_cpus("2") == Ok(2));
         for bad in ["-1", "x", "", "1.5G", "99999999999999999999", "99999999999999T"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }

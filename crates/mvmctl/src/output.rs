@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use mvm_runtime::Error;
+use mvm_runtime::{Error, ErrorCode};
 use mvm_wire::api::ErrorObject;
 use serde_json::json;
 
@@ -11,10 +11,11 @@ pub const SUCCESS: u8 = 0;
 /// mvm itself failed. The same for every verb, so that it is never taken for a guest's status.
 pub const MVM_FAILED: u8 = 125;
 
-/// Prints an error as what failed, why, what to do; as an object on standard output with `--json`.
+/// Prints an error as what failed, why, what to do; as an object on standard output with `--json`, which is one line there,
+/// because some verbs print lines.
 pub fn error(error: &Error, as_json: bool) -> u8 {
     if as_json {
-        print_json(&json!({ "error": error_object(error) }));
+        line(&as_line(error));
     } else {
         eprintln!("mvmctl: {}: {}", error.what, error.why);
         if !error.hint.is_empty() {
@@ -22,6 +23,16 @@ pub fn error(error: &Error, as_json: bool) -> u8 {
         }
     }
     error.code.exit_status()
+}
+
+/// Prints an error as an object on standard error, because bytes of a file are on standard output.
+pub fn error_beside_bytes(error: &Error) -> u8 {
+    eprintln!("{}", as_line(error));
+    error.code.exit_status()
+}
+
+fn as_line(error: &Error) -> String {
+    json!({ "error": error_object(error) }).to_string()
 }
 
 /// An error as JSON.
@@ -55,12 +66,16 @@ pub fn usage_error(error: &clap::Error) -> u8 {
     if std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json") {
         let text = error.render().to_string();
         let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        let error = json!({ "code": "InvalidRequest", "what": "cannot understand the command line", "why": why, "hint": "mvmctl --help" });
-        print_json(&json!({ "error": error }));
-    } else {
-        let _ = error.print();
+        let what = "cannot understand the command line";
+        return self::error(&Error::new(ErrorCode::InvalidRequest, what, why).hint("mvmctl --help"), true);
     }
+    let _ = error.print();
     MVM_FAILED
+}
+
+/// So many of something.
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// Bytes for people: `12 KiB`, `3.4 GiB`.

@@ -31,6 +31,9 @@ fn bad_input_is_explained_before_anything_starts() {
         (vec!["run", "--memory", "x", "--", "true"], "not a size"),
         (vec!["run", "--cpus", "0", "--", "true"], "processors"),
         (vec!["run", "--cpus", "4000", "--", "true"], "processors"),
+        (vec!["up", "--cpus", "0"], "1 or more processors"),
+        (vec!["up", "--memory", "0"], "256M or more"),
+        (vec!["up", "--disk", "0"], "64M or more"),
         (vec!["run", "--disk", "1", "--", "true"], "64 MiB"),
         (vec!["run", "--timeout", "0", "--", "true"], "above zero"),
         (vec!["run", "--timeout", "-1", "--", "true"], "not a time"),
@@ -53,7 +56,10 @@ fn errors_are_objects_with_json() {
     let dir = tempfile::tempdir().unwrap();
     for args in [["run", "--json", "--image", "nope", "--", "true"], ["run", "--json", "--timeout", "0", "--", "true"]]
     {
-        let error = object(&mvmctl(dir.path(), &args))["error"].clone();
+        let ran = mvmctl(dir.path(), &args);
+        let error = object(&ran)["error"].clone();
+        assert_eq!(ran.stdout.lines().count(), 1, "{ran:?}");
+        assert_eq!(error.get("errno"), Some(&serde_json::Value::Null), "{error}");
         for key in ["code", "what", "why", "hint"] {
             assert!(error[key].is_string(), "{error}");
         }

@@ -137,3 +137,34 @@ fn trees_are_copied_both_ways_and_stay_where_they_belong() {
     assert_eq!(mvmctl(&["cp", "copies:/root/tree/a", target.join("a").to_str().unwrap()]).code, 0);
     assert_eq!(mvmctl(&["cp", "copies:/root/tree/.", target.to_str().unwrap()]).code, 125);
 }
+
+#[test]
+fn an_error_is_beside_the_bytes_that_are_printed_already() {
+    let sandbox = Sandbox::up("half-read");
+    let missing = error(&["fs", "read", "half-read", "/none", "--json"]);
+    assert_eq!((missing["code"].as_str(), missing["errno"].as_i64()), (Some("NotFound"), Some(2)));
+    let mut command = command(home());
+    command.args(["fs", "read", "half-read", "/dev/zero", "--len", "1T", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    std::io::Read::read_exact(&mut stdout, &mut [1; 4096]).unwrap();
+    assert_eq!(mvmctl(&["kill", sandbox.0]).code, 0);
+    let bytes = std::io::copy(&mut std::io::Read::by_ref(&mut stdout), &mut Zeros).unwrap();
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    assert_eq!(ran.code, 125, "{bytes} bytes, {ran:?}");
+    assert!(serde_json::from_str::<Value>(&ran.stderr).unwrap()["error"]["code"].is_string(), "{ran:?}");
+}
+
+/// Takes zeros only.
+struct Zeros;
+
+impl Write for Zeros {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -32,7 +32,7 @@ struct Copy<'a> {
 pub async fn copy_in(guest: &Guest, from: &Path, to: &[u8], owner: &str, limits: Limits) -> Result<Report> {
     let what = || format!("cannot read {}", from.display());
     let mut copy = Copy { guest, owner, tally: Tally::new(limits) };
-    let metadata = std::fs::metadata(from).context(what)?;
+    let metadata = std::fs::metadata(from).map_err(|e| Error::named(what(), e))?;
     let mode = std::os::unix::fs::MetadataExt::mode(&metadata);
     if metadata.is_dir() {
         copy.tree(Dir::open(from).context(what)?, mode, to).await?;

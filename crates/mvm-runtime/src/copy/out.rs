@@ -31,12 +31,12 @@ pub async fn copy_out(source: &impl Source, from: &[u8], to: &Path, limits: Limi
     match top.kind {
         FileKind::File => {
             let parent = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let dir = Dir::open(parent).context(what)?;
+            let dir = Dir::open(parent).map_err(|e| Error::named(what(), e))?;
             let entry = Entry { name: name_of(to).context(what)?.to_vec(), ..top };
             file(source, &dir, &entry, from, &mut tally).await?;
         }
         FileKind::Directory => {
-            let dir = top_dir(to, top.mode).context(what)?;
+            let dir = top_dir(to, top.mode).map_err(|e| Error::named(what(), e))?;
             tree(source, dir, from, &mut tally).await?;
         }
         _ => {

@@ -541,6 +541,9 @@ pub struct FsReadArgs {
     /// How much at most
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub len: Option<u64>,
+    /// Print an error as one JSON object: on standard output, or on standard error if some of the file is printed already
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

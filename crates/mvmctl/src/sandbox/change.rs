@@ -167,7 +167,11 @@ pub fn gc(args: GcArgs) -> u8 {
         if args.json {
             output::print_json(&json!({ "live": all.len() - gone, "records_removed": forgotten }));
         } else {
-            output::line(&format!("{} live; {forgotten} records of destroyed sandboxes removed.", all.len() - gone));
+            output::line(&format!(
+                "{} live; {} of destroyed sandboxes removed.",
+                all.len() - gone,
+                output::count(forgotten as u64, "record", "records")
+            ));
         }
         Ok(output::SUCCESS)
     })

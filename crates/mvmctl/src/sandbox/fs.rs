@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::args::{CpArgs, FsCommand, FsPathArgs, FsReadArgs, FsWriteArgs};
 use super::{find, verb};
+use crate::commands::block_on;
 use crate::output;
 
 /// Bytes that are read from the host at once.
@@ -24,7 +25,7 @@ const READER_GONE: u8 = 141;
 pub fn fs(command: FsCommand) -> u8 {
     match command {
         FsCommand::Write(args) => verb(args.at.json, write(args)),
-        FsCommand::Read(args) => verb(false, read(args)),
+        FsCommand::Read(args) => read(args),
         FsCommand::Ls(args) => verb(args.json, list(args)),
         FsCommand::Stat { at, follow } => verb(at.json, stat(at, follow)),
         FsCommand::Mkdir { at, parents, mode } => {
@@ -76,7 +77,7 @@ fn pieces(source: &Path) -> Result<mpsc::Receiver<Vec<u8>>> {
         Box::new(std::io::stdin())
     } else {
         let open = std::fs::File::open(source);
-        Box::new(open.map_err(|e| Error::io(format!("cannot read {}", source.display()), e))?)
+        Box::new(open.map_err(|e| Error::named(format!("cannot read {}", source.display()), e))?)
     };
     let (sender, receiver) = mpsc::channel(4);
     let name = source.display().to_string();
@@ -99,7 +100,17 @@ fn pieces(source: &Path) -> Result<mpsc::Receiver<Vec<u8>>> {
     Ok(receiver)
 }
 
-async fn read(args: FsReadArgs) -> Result<u8> {
+fn read(args: FsReadArgs) -> u8 {
+    let mut printed = false;
+    match block_on(copy_bytes(&args, &mut printed)) {
+        Err(error) if args.json && printed => output::error_beside_bytes(&error),
+        Err(error) => output::error(&error, args.json),
+        Ok(status) => status,
+    }
+}
+
+/// Says in `printed` when bytes go to standard output.
+async fn copy_bytes(args: &FsReadArgs, printed: &mut bool) -> Result<u8> {
     let client = find(&args.sandbox)?.client;
     let len = args.len.map_or_else(String::new, |len| format!("&len={len}"));
     let mut bytes =
@@ -109,9 +120,10 @@ async fn read(args: FsReadArgs) -> Result<u8> {
     let mut sink: Box<dyn tokio::io::AsyncWrite + Unpin> = if to_stdout {
         Box::new(tokio::io::stdout())
     } else {
-        Box::new(tokio::fs::File::create(&args.destination).await.map_err(|e| Error::io(what(), e))?)
+        Box::new(tokio::fs::File::create(&args.destination).await.map_err(|e| Error::named(what(), e))?)
     };
     while let Some(piece) = bytes.next().await? {
+        *printed = to_stdout;
         match sink.write_all(&piece).await {
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(READER_GONE),
             result => result.map_err(|e| Error::io(what(), e))?,
@@ -197,7 +209,7 @@ pub fn cp(args: CpArgs) -> u8 {
 }
 
 async fn copy_in(client: &Client, from: &Path, mut to: String) -> Result<CopyReport> {
-    let from = std::fs::canonicalize(from).map_err(|e| Error::io(format!("cannot read {}", from.display()), e))?;
+    let from = std::fs::canonicalize(from).map_err(|e| Error::named(format!("cannot read {}", from.display()), e))?;
     let into = to.ends_with('/')
         || client
             .get::<FileInfo>(&format!("/v1/files/stat?path={}&follow=true", encoded(&to)))
@@ -243,7 +255,10 @@ fn print_report(report: &CopyReport, json: bool) {
     for skipped in &report.skipped {
         eprintln!("mvmctl: left out {}: {}", skipped.path, skipped.why);
     }
-    let directories =
-        if report.directories > 0 { format!(" in {} directories", report.directories) } else { String::new() };
-    output::line(&format!("{} files{directories}, {}", report.files, output::bytes(report.bytes)));
+    let directories = match report.directories {
+        0 => String::new(),
+        number => format!(" in {}", output::count(number, "directory", "directories")),
+    };
+    let files = output::count(report.files, "file", "files");
+    output::line(&format!("{files}{directories}, {}", output::bytes(report.bytes)));
 }

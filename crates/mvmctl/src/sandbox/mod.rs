@@ -40,9 +40,9 @@ fn find(name: &str) -> Result<Found> {
     loop {
         let record = sandboxes::reconcile(&home)?.find(name)?;
         if record.state == State::Destroyed {
-            let what = format!("cannot use the sandbox {name}");
+            let what = format!("cannot find the sandbox {name}");
             let why = format!("it was destroyed: {}", record.cause);
-            return Err(Error::new(ErrorCode::InvalidState, what, why).hint("mvmctl ps"));
+            return Err(Error::new(ErrorCode::NotFound, what, why).hint("mvmctl ps --all"));
         }
         let socket = Place::of(&home, &record.id).socket();
         if UnixStream::connect(&socket).is_ok() || Instant::now() > patience {
@@ -57,13 +57,14 @@ fn verb(json: bool, work: impl Future<Output = Result<u8>>) -> u8 {
     block_on(work).unwrap_or_else(|error| output::error(&error, json))
 }
 
-/// Milliseconds as people say it: `45 s`, `12 min`, `3 h`, `2 d`.
+/// Milliseconds as people say it, to the nearest: `45 s`, `12 min`, `3 h`, `2 d`.
 fn span(ms: u64) -> String {
-    match ms / 1000 {
+    let nearest = |unit: u64| ms.saturating_add(unit / 2) / unit;
+    match nearest(1000) {
         seconds @ 0..=119 => format!("{seconds} s"),
-        seconds @ 120..=7199 => format!("{} min", seconds / 60),
-        seconds @ 7200..=172_799 => format!("{} h", seconds / 3600),
-        seconds => format!("{} d", seconds / 86400),
+        120..=7199 => format!("{} min", nearest(60_000)),
+        7200..=172_799 => format!("{} h", nearest(3_600_000)),
+        _ => format!("{} d", nearest(86_400_000)),
     }
 }
 
@@ -87,9 +88,15 @@ fn ending(sandbox: &Sandbox) -> String {
 mod tests {
     #[test]
     fn spans() {
-        for (ms, text) in
-            [(900, "0 s"), (119_000, "119 s"), (120_000, "2 min"), (7_200_000, "2 h"), (200_000_000, "2 d")]
-        {
+        for (ms, text) in [
+            (400, "0 s"),
+            (119_400, "119 s"),
+            (119_600, "2 min"),
+            (3_599_000, "60 min"),
+            (7_200_000, "2 h"),
+            (28_799_000, "8 h"),
+            (200_000_000, "2 d"),
+        ] {
             assert_eq!(super::span(ms), text);
         }
     }
