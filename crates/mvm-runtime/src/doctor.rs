@@ -280,7 +280,7 @@ fn templates(home: &Home) -> Vec<Finding> {
 fn saved(home: &Home) -> Vec<Finding> {
     let all = snapshots::list(home);
     let damaged = |snapshot: &snapshots::Snapshot| {
-        let name = &snapshot.record.name;
+        let name = snapshot.name();
         let why = snapshots::verify(snapshot).err()?;
         let fix = format!("mvmctl restore {name} --disk-only, or mvmctl snapshot rm {name}");
         Some(warning("snapshots", format!("{name} cannot be restored: {why}"), fix))

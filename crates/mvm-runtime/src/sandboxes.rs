@@ -68,7 +68,7 @@ pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress
     let request = complete(
         home,
         match &snapshot {
-            Some(snapshot) => as_in_snapshot(request, &snapshot.record.request)?,
+            Some(snapshot) => as_in_snapshot(request, &snapshot.record()?.request)?,
             None => request,
         },
     )?;
@@ -110,7 +110,7 @@ fn instead(error: Error, snapshot: &Snapshot) -> Error {
     if error.code != ErrorCode::RestoreRefused {
         return error;
     }
-    let name = &snapshot.record.name;
+    let name = snapshot.name();
     let why = error.why.clone();
     Error { what: format!("cannot restore the snapshot {name}"), why, ..error }
         .hint(format!("mvmctl restore {name} --disk-only boots from its disk alone"))

@@ -41,8 +41,8 @@ pub struct Record {
 pub struct Snapshot {
     /// Where it is.
     pub dir: PathBuf,
-    /// What is stored of it.
-    pub record: Record,
+    /// What is stored of it; `None` if that cannot be read.
+    stored: Option<Record>,
 }
 
 impl Snapshot {
@@ -56,48 +56,67 @@ impl Snapshot {
         Place::at(&self.dir).image()
     }
 
-    /// As the API shows it. Says nothing about whether it is whole.
-    pub fn describe(&self) -> Result<Described> {
-        let (record, point, request) = (&self.record, self.point()?, &self.record.request);
-        let need = |name: &str| point.record.needs.get(name).cloned().unwrap_or_default();
-        Ok(Described {
-            id: record.id.clone(),
-            name: record.name.clone(),
+    /// Its id.
+    pub fn id(&self) -> String {
+        self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Its name, or its id if its name is lost.
+    pub fn name(&self) -> String {
+        self.stored.as_ref().map_or_else(|| self.id(), |record| record.name.clone())
+    }
+
+    /// What is stored of it. Refused if that cannot be read.
+    pub fn record(&self) -> Result<&Record> {
+        self.stored.as_ref().ok_or_else(|| point::refused(format!("its {RECORD} is damaged")))
+    }
+
+    /// As the API shows it: all that its records still tell. Whether the rest is whole says [`verify`].
+    pub fn describe(&self) -> Described {
+        let (record, point) = (self.record(), self.point());
+        let damage = record.as_ref().err().or(point.as_ref().err()).map(|e| e.why.clone());
+        let (record, point) = (record.ok(), point.ok());
+        let need = |name: &str| point.as_ref().and_then(|point| point.record.needs.get(name).cloned());
+        let need = |name: &str| need(name).unwrap_or_default();
+        let request = record.map(|record| record.request.clone()).unwrap_or_default();
+        Described {
+            id: self.id(),
+            name: self.name(),
             sensitive: true,
-            sandbox: point.record.sandbox.clone(),
-            sandbox_name: record.sandbox_name.clone(),
-            image: request.image.clone(),
+            sandbox: point.as_ref().map(|point| point.record.sandbox.clone()).unwrap_or_default(),
+            sandbox_name: record.map(|record| record.sandbox_name.clone()).unwrap_or_default(),
+            image: request.image,
             image_digest: need("image"),
             machine: Machine { cpus: request.cpus, memory_mib: request.memory_mib, disk_bytes: request.disk_bytes },
             kernel: need("kernel"),
-            backend: format!("{} {}", need("backend"), need("QEMU")),
+            backend: format!("{} {}", need("backend"), need("QEMU")).trim().to_owned(),
             accelerator: need("accelerator"),
-            created_at_ms: point.record.saved_at_ms,
+            created_at_ms: point.as_ref().map_or(0, |point| point.record.saved_at_ms),
             disk_bytes: space(&self.dir),
-            digest: point.digest(),
-            running_jobs: record.running_jobs,
-        })
+            digest: point.as_ref().map(Point::digest).unwrap_or_default(),
+            running_jobs: record.map_or(0, |record| record.running_jobs),
+            damage,
+        }
     }
 }
 
-/// All snapshots, the oldest first. What cannot be read is left out.
+/// All snapshots, the oldest first, those too whose records are damaged.
 pub fn list(home: &Home) -> Vec<Snapshot> {
     let entries = fs::read_dir(home.snapshots()).into_iter().flatten().flatten();
-    let mut found: Vec<(u64, Snapshot)> = entries
-        .filter_map(|entry| {
-            let dir = entry.path();
-            let record: Record = read_json(&dir.join(RECORD))?;
+    let dirs = entries.map(|entry| entry.path()).filter(|path| path.is_dir());
+    let mut found: Vec<(u64, Snapshot)> = dirs
+        .map(|dir| {
             let saved = Point::open(&dir).map_or(0, |point| point.record.saved_at_ms);
-            Some((saved, Snapshot { dir, record }))
+            (saved, Snapshot { stored: read_json(&dir.join(RECORD)), dir })
         })
         .collect();
-    found.sort_by_key(|(saved, snapshot)| (*saved, snapshot.record.id.clone()));
+    found.sort_by_key(|(saved, snapshot)| (*saved, snapshot.id()));
     found.into_iter().map(|(_, snapshot)| snapshot).collect()
 }
 
 /// The snapshot of this name or id.
 pub fn find(home: &Home, name: &str) -> Result<Snapshot> {
-    let found = list(home).into_iter().find(|snapshot| snapshot.record.name == name || snapshot.record.id == name);
+    let found = list(home).into_iter().find(|snapshot| snapshot.name() == name || snapshot.id() == name);
     found.ok_or_else(|| {
         let what = format!("cannot find the snapshot {}", crate::text::harmless(name));
         Error::new(ErrorCode::NotFound, what, "there is none of this name or id").hint("mvmctl snapshot ls")
@@ -115,7 +134,7 @@ pub fn name(home: &Home, name: &str, id: &str) -> Result<String> {
 }
 
 fn free(home: &Home, name: &str) -> Result<()> {
-    if list(home).iter().any(|snapshot| snapshot.record.name == name) {
+    if list(home).iter().any(|snapshot| snapshot.name() == name) {
         let what = format!("cannot save the snapshot {name}");
         return Err(Error::new(ErrorCode::AlreadyExists, what, "there is one of this name")
             .hint(format!("use another name, or mvmctl snapshot rm {name}")));
@@ -131,7 +150,7 @@ pub fn commit(home: &Home, staging: Staging, record: Record) -> Result<Snapshot>
     free(home, &record.name)?;
     let dir = home.snapshots().join(&record.id);
     staging.commit(&dir)?;
-    Ok(Snapshot { dir, record })
+    Ok(Snapshot { dir, stored: Some(record) })
 }
 
 /// Removes a snapshot. What was restored from it is not disturbed.
@@ -140,12 +159,13 @@ pub fn remove(home: &Home, name: &str) -> Result<Snapshot> {
     // Out of sight first: nobody may find half of it.
     let staging = home.staging("removed")?;
     fs::rename(&snapshot.dir, staging.path().join("snapshot"))
-        .context(|| format!("cannot remove the snapshot {}", snapshot.record.name))?;
+        .context(|| format!("cannot remove the snapshot {}", snapshot.name()))?;
     Ok(snapshot)
 }
 
 /// Whether every byte of it is as it was saved. The error says what is not.
 pub fn verify(snapshot: &Snapshot) -> std::result::Result<(), String> {
+    snapshot.record().map_err(|e| e.why)?;
     snapshot.point().map_err(|e| e.why).and_then(|point| point.verify(&snapshot.dir))
 }
 

@@ -310,6 +310,7 @@ fn memory_is_given_up_before_it_is_used() {
     let sandbox = Sandbox::up("once", &[]);
     assert_eq!(mvmctl(&["pause", "once"]).code, 0);
     assert!(place("once").join("saved/memory").exists());
+    assert!(json(&["stats", "once", "--json"])["saved_bytes"].as_u64().unwrap() > 1 << 20);
     assert_eq!(mvmctl(&["resume", "once"]).code, 0);
     assert!(!place("once").join("saved").exists());
     sandbox.sh("echo later > /root/f; sync");
@@ -371,6 +372,27 @@ fn what_does_not_fit_or_is_damaged_is_refused() {
     let whole = Sandbox("whole".to_owned());
     assert_eq!(mvmctl(&["restore", "to-damage", "--name", "whole"]).code, 0, "the same bytes again are as good");
     assert_eq!(whole.sh("echo yes").stdout, "yes\n");
+}
+
+#[test]
+fn one_whose_records_are_damaged_is_listed_and_can_be_removed() {
+    let _sandbox = Sandbox::up("torn", &[]);
+    for file in ["snapshot.json", "point.json"] {
+        let snapshot = Snapshot::of("torn", "to-tear");
+        let dir = snapshot.dir();
+        let id = dir.file_name().unwrap().to_str().unwrap().to_owned();
+        fs::write(dir.join(file), "{").unwrap();
+        let all = json(&["snapshot", "ls", "--json"])["snapshots"].clone();
+        let listed = all.as_array().unwrap().iter().find(|listed| listed["id"] == id.as_str()).unwrap();
+        assert!(listed["damage"].as_str().unwrap().contains("damaged"), "{listed}");
+        assert_eq!(listed["name"], if file == "snapshot.json" { id.as_str() } else { "to-tear" }, "{listed}");
+        let line = mvmctl(&["snapshot", "ls"]).stdout;
+        assert!(line.contains("damaged: "), "{line}");
+        assert_eq!(json(&["snapshot", "inspect", &id, "--json"])["damage"], listed["damage"]);
+        assert_eq!(error(&["restore", &id, "--name", "never"])["code"], "RestoreRefused");
+        assert_eq!(json(&["snapshot", "rm", &id, "--json"])["removed"][0]["id"], id.as_str());
+        assert!(!dir.exists());
+    }
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl Supervisor {
         // Digests and syncs; the sandbox runs meanwhile.
         let finish = move || {
             seal(&staging, &sandbox, taken, true)?;
-            snapshots::commit(&home, staging, record)?.describe()
+            Ok(snapshots::commit(&home, staging, record)?.describe())
         };
         tokio::task::spawn_blocking(finish).await.map_err(|e| Error::internal("cannot save the snapshot", e))?
     }

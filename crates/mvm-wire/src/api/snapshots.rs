@@ -46,6 +46,9 @@ pub struct Snapshot {
     pub digest: String,
     /// Commands that ran, and run again in what is restored from it.
     pub running_jobs: u64,
+    /// Why nothing can come back from it, as far as is known: what its records no longer tell is empty or 0; null if its
+    /// records are whole.
+    pub damage: Option<String>,
 }
 
 /// Copies of a running sandbox to make.

@@ -29,8 +29,9 @@ fn save(one: OneArgs, name: String) -> u8 {
         }
         let (name, size) = (&saved.name, output::bytes(saved.disk_bytes));
         output::line(&format!(
-            "{name} is saved: {} with {} running jobs, {size}",
-            saved.sandbox_name, saved.running_jobs
+            "{name} is saved: {} with {}, {size}",
+            saved.sandbox_name,
+            output::count(saved.running_jobs, "running job", "running jobs")
         ));
         output::line("  sensitive: it holds the guest's memory, and whatever secrets were in it");
         output::line(&format!("  try:  mvmctl restore {name}"));
@@ -40,8 +41,7 @@ fn save(one: OneArgs, name: String) -> u8 {
 
 fn list(json: bool) -> u8 {
     verb(json, async {
-        let all: Vec<Snapshot> =
-            snapshots::list(&Home::locate()?).iter().filter_map(|snapshot| snapshot.describe().ok()).collect();
+        let all: Vec<Snapshot> = snapshots::list(&Home::locate()?).iter().map(snapshots::Snapshot::describe).collect();
         if json {
             output::print_json(&json!({ "snapshots": all }));
         } else if all.is_empty() {
@@ -49,6 +49,9 @@ fn list(json: bool) -> u8 {
         } else {
             let mut rows = vec![["NAME", "OF", "IMAGE", "AGE", "SIZE", "JOBS"].map(str::to_owned).to_vec()];
             rows.extend(all.iter().map(|snapshot| {
+                if let Some(damage) = &snapshot.damage {
+                    return vec![snapshot.name.clone(), format!("damaged: {damage}")];
+                }
                 let age = span(mvm_runtime::time::now_ms().saturating_sub(snapshot.created_at_ms));
                 let (size, jobs) = (output::bytes(snapshot.disk_bytes), snapshot.running_jobs.to_string());
                 vec![snapshot.name.clone(), snapshot.sandbox_name.clone(), snapshot.image.clone(), age, size, jobs]
@@ -62,11 +65,9 @@ fn list(json: bool) -> u8 {
 fn inspect(name: &str, json: bool) -> u8 {
     verb(json, async {
         let snapshot = snapshots::find(&Home::locate()?, name)?;
-        let (damage, shown) = (snapshots::verify(&snapshot).err(), snapshot.describe()?);
+        let shown = Snapshot { damage: snapshots::verify(&snapshot).err(), ..snapshot.describe() };
         if json {
-            let mut object = json!(shown);
-            object["damage"] = json!(damage);
-            output::print_json(&object);
+            output::print_json(&json!(shown));
             return Ok(output::SUCCESS);
         }
         let machine = shown.machine;
@@ -83,7 +84,7 @@ fn inspect(name: &str, json: bool) -> u8 {
             ("size", output::bytes(shown.disk_bytes)),
             ("digest", shown.digest),
             ("sensitive", "it holds the guest's memory, and whatever secrets were in it".to_owned()),
-            ("whole", damage.map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"))),
+            ("whole", shown.damage.map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"))),
         ];
         output::table(&rows.map(|(name, value)| vec![name.to_owned(), value]));
         Ok(output::SUCCESS)
@@ -94,12 +95,11 @@ fn remove(names: &[String], json: bool) -> u8 {
     verb(json, async {
         let home = Home::locate()?;
         let removed: Vec<_> = names.iter().map(|name| snapshots::remove(&home, name)).collect::<Result<_>>()?;
-        let removed = removed.into_iter().map(|snapshot| snapshot.record);
         if json {
-            let removed: Vec<_> = removed.map(|record| json!({ "id": record.id, "name": record.name })).collect();
-            output::print_json(&json!({ "removed": removed }));
+            let gone = removed.iter().map(|snapshot| json!({ "id": snapshot.id(), "name": snapshot.name() }));
+            output::print_json(&json!({ "removed": gone.collect::<Vec<_>>() }));
         } else {
-            removed.for_each(|record| output::line(&format!("{} is removed", record.name)));
+            removed.iter().for_each(|snapshot| output::line(&format!("{} is removed", snapshot.name())));
         }
         Ok(output::SUCCESS)
     })
