@@ -11,11 +11,12 @@ from api.contract import Broken, Contract
 from api.files import Files
 from api.hostile import Hostile
 from api.operations import Input, Jobs, Lease, Lives, Logs, Sandbox
+from api.ports import Ports
 from api.sandboxed import CONTRACT
 from api.saved import Saved, WithoutMemory
 
 # Operations that have nothing to refuse: without a parameter, and answered from what the supervisor itself knows.
-ALWAYS_SUCCEED = {"inspect", "stats", "list_jobs", "destroy"}
+ALWAYS_SUCCEED = {"inspect", "stats", "list_jobs", "list_ports", "destroy"}
 
 
 class Checks(unittest.TestCase):
@@ -51,7 +52,8 @@ class Whole(unittest.TestCase):
 
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None) -> unittest.TestSuite:
-    classes = (Checks, Sandbox, Lives, Saved, WithoutMemory, Lease, Jobs, Logs, Input, Files, Hostile, Whole)
+    classes = (Checks, Sandbox, Lives, Saved, WithoutMemory, Lease, Jobs, Logs, Input, Files, Ports, Hostile,
+               Whole)
     return unittest.TestSuite(loader.loadTestsFromTestCase(test) for test in classes)
 
 

@@ -1,6 +1,7 @@
-"""What can be seen of sandboxes without the tool: processes in /proc, files below MVM_HOME. Only looks."""
+"""What can be seen of sandboxes without the tool: processes in /proc, files below MVM_HOME, ports. Only looks."""
 
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,20 @@ class Since:
     def left(self) -> dict[str, int]:
         """What there still is of all that: at a case's end nothing."""
         return {**self.processes(), "directories": len(self.places())}
+
+
+def connection(port: int, send: str) -> dict[str, Any]:
+    """What becomes of a connection that sends this, ends its side, and reads to the end."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), LONGEST_SECONDS) as peer:
+            peer.sendall(send.encode())
+            peer.shutdown(socket.SHUT_WR)
+            received = b"".join(iter(lambda: peer.recv(65536), b""))
+    except ConnectionRefusedError:
+        return {"outcome": "refused", "received": None}
+    except OSError:
+        return {"outcome": "reset", "received": None}
+    return {"outcome": "answered", "received": received.decode(errors="replace")}
 
 
 def settled(look: Any, until: dict[str, int]) -> dict[str, Any]:

@@ -74,6 +74,8 @@ class _Walk:
         op = step["op"]
         if op == "observe":
             return {"result": self._observe(**args)}
+        if op == "host.connect":
+            return {"result": observe.connection(int(args["port"]), args["send"])}
         if op.startswith("host."):
             return {"result": _host(op, **args)}
         if op == "join":

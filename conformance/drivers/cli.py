@@ -34,7 +34,7 @@ class Call:
         self, argv: list[str], read: Callable[["Call"], Any], stdin: bytes | None = None, take: int | None = None
     ) -> None:
         self.argv, self.read, self.stdin, self.take = argv, read, stdin, take
-        self.method = " ".join(argv[:2]) if argv[0] in ("fs", "snapshot") else argv[0]
+        self.method = " ".join(argv[:2]) if argv[0] in ("fs", "port", "snapshot") else argv[0]
         self.stdout = self.stderr = b""
 
     def start(self) -> None:
@@ -231,6 +231,13 @@ def restore(args: Args) -> Call:
     return Call(["restore", "--json", *options(args, name="--name", disk_only="--disk-only"), args["snapshot"]], as_object)
 
 
+def forward(args: Args) -> Call:
+    host = f"{args['host']}:" if "host" in args else ""
+    protocol = f"/{args['protocol']}" if "protocol" in args else ""
+    said = f"{host}{args['host_port']}:{args['guest_port']}{protocol}"
+    return Call(["port", "add", "--json", args["sandbox"], said], as_object)
+
+
 def end(verb: str, down: list[str], read: Callable[[Call], Any]) -> Callable[[Args], Call]:
     def call(args: Args) -> Call:
         return Call([*(down if args.get("down") else [verb]), "--json", args["sandbox"]], read)
@@ -283,6 +290,9 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "files.copy_in": lambda args: Call(["cp", "--json", args["host"], f"{args['sandbox']}:{args['path']}"], as_object),
     "files.copy_out": lambda args: Call(["cp", "--json", f"{args['sandbox']}:{args['path']}", args["host"]], as_object),
     "logs": logs,
+    "ports.forward": forward,
+    "ports.list": lambda args: Call(["port", "ls", "--json", args["sandbox"]], as_object),
+    "ports.close": lambda args: Call(["port", "rm", "--json", args["sandbox"], str(args["host_port"])], nothing),
 }
 
 
@@ -314,7 +324,7 @@ def call(op: str, args: Args) -> Any:
 
 
 def methods() -> list[str]:
-    """The public verbs, as mvmctl itself lists them; those of `fs` and `snapshot` each by itself."""
+    """The public verbs, as mvmctl itself lists them; those of `fs`, `port` and `snapshot` each by itself."""
     found = []
     for verb in verbs():
         found += [f"{verb} {below}" for below in verbs(verb)] or [verb]

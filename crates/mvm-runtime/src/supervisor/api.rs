@@ -62,8 +62,8 @@ fn routes() -> OpenApiRouter<Arc<Supervisor>> {
         .routes(routes!(files::remove))
         .routes(routes!(files::copy_in))
         .routes(routes!(files::copy_out))
-        .routes(routes!(ports::add, ports::list))
-        .routes(routes!(ports::remove))
+        .routes(routes!(ports::add_port, ports::list_ports))
+        .routes(routes!(ports::remove_port))
 }
 
 /// The service.

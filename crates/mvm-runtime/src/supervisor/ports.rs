@@ -316,19 +316,19 @@ fn cannot_listen(name: &PortName, e: std::io::Error) -> Error {
 
 /// Opens a port of the host that leads into the sandbox. It stays, also while no machine runs, until it is removed.
 #[utoipa::path(post, path = "/v1/ports", request_body = PortRequest, responses((status = 200, body = Port), (status = "default", body = ErrorBody)))]
-pub async fn add(State(supervisor): Shared, Given(request): Given<PortRequest>) -> Answer<Port> {
+pub async fn add_port(State(supervisor): Shared, Given(request): Given<PortRequest>) -> Answer<Port> {
     Ok(Json(supervisor.add_port(&request)?))
 }
 
 /// The ports that lead into the sandbox, the oldest first.
 #[utoipa::path(get, path = "/v1/ports", responses((status = 200, body = Vec<Port>), (status = "default", body = ErrorBody)))]
-pub async fn list(State(supervisor): Shared) -> Json<Vec<Port>> {
+pub async fn list_ports(State(supervisor): Shared) -> Json<Vec<Port>> {
     Json(supervisor.list_ports())
 }
 
 /// Closes a port and resets its connections.
 #[utoipa::path(post, path = "/v1/ports/remove", request_body = PortName, responses((status = 204), (status = "default", body = ErrorBody)))]
-pub async fn remove(
+pub async fn remove_port(
     State(supervisor): Shared,
     Given(name): Given<PortName>,
 ) -> std::result::Result<StatusCode, Failed> {
