@@ -19,6 +19,7 @@ need zstd zstd
 need cc gcc
 need setpriv util-linux
 if [ "${1:-}" = tests ]; then
+    need curl curl
     /usr/bin/python3 -c 'import httpx, jsonschema, yaml' >/dev/null 2>&1 ||
         missing="$missing python3 python3-httpx python3-jsonschema python3-yaml"
 fi

@@ -26,7 +26,7 @@ pub fn of(host: &Host) -> Vec<Capability> {
         can("files", "regular files, directories and links, as root of the guest"),
         can("logs", "8 MiB are kept of each sandbox's"),
         can("ports.tcp", "64 in a sandbox, 400 connections at once; to servers on the guest's loopback"),
-        can("freeze", "memory stays where it is; connections wait"),
+        can("freeze", "memory stays where it is; connections are reset, ports work again after it"),
         can("cold", SAME),
         can(
             "snapshot",
