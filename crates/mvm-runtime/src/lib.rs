@@ -21,6 +21,7 @@ pub mod place;
 pub mod point;
 pub mod process;
 pub mod progress;
+pub mod reconcile;
 pub mod run;
 pub mod sandbox;
 pub mod sandboxes;

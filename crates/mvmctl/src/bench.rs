@@ -4,6 +4,7 @@
 //! ratio to it holds on a machine whose speed drifts.
 
 mod guest;
+mod port;
 mod report;
 mod sandbox;
 
@@ -56,7 +57,7 @@ pub struct Lane {
 }
 
 /// Names of all lanes, in the order of the report.
-const LANES: [(&str, &str, Unit, &str); 22] = [
+const LANES: [(&str, &str, Unit, &str); 25] = [
     ("qemu-start", "bare QEMU process to its control socket", Unit::Milliseconds, "the yardstick"),
     ("version", "mvmctl --version", Unit::Milliseconds, "5 ms"),
     ("run-base", "mvmctl run --image base -- true", Unit::Milliseconds, "8 × qemu-start"),
@@ -75,6 +76,9 @@ const LANES: [(&str, &str, Unit, &str); 22] = [
     ("memory-supervisor", "the supervisor's part of that", Unit::Mebibytes, "12 MiB"),
     ("pause", "to cold, 256 MiB guest with 100 MiB in use", Unit::Milliseconds, "500 ms"),
     ("resume", "back from that", Unit::Milliseconds, "200 ms"),
+    ("port-out", "64 MiB out of a sandbox, through a port", Unit::MegabytesPerSecond, "50 MB/s"),
+    ("port-in", "64 MiB into a sandbox, through a port", Unit::MegabytesPerSecond, "50 MB/s"),
+    ("port-latency", "64 bytes there and back through a port", Unit::Milliseconds, "2 ms"),
     ("fork", "one copy of a running sandbox, to its first exec", Unit::Milliseconds, ""),
     ("fork-further", "each further copy, to its first exec", Unit::Milliseconds, "200 ms"),
     ("fork-10", "ten copies at once, until all run", Unit::Milliseconds, ""),

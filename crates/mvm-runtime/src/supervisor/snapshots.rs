@@ -18,6 +18,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::home::Staging;
 use crate::lifecycle;
 use crate::point::{self, Needs};
+use crate::reconcile;
 use crate::sandbox::{self, Identity};
 use crate::sandboxes::{self, DEFAULT_TTL};
 use crate::snapshots;
@@ -101,7 +102,7 @@ impl Supervisor {
         let home = self.home.clone();
         let undo = move || {
             for child in born {
-                let _ = sandboxes::destroy_by_force(&home, &child.id, "another copy could not be made");
+                let _ = reconcile::destroy_by_force(&home, &child.id, "another copy could not be made");
             }
         };
         let _ = tokio::task::spawn_blocking(undo).await;

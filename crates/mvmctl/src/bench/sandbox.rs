@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use hyper::Method;
 use mvm_runtime::client::Client;
-use mvm_runtime::{Error, Home, Result, sandboxes};
+use mvm_runtime::{Error, Home, Result, reconcile, sandboxes};
 use mvm_wire::api::{
     CreateRequest, DeletionReport, ForkRequest, Forked, JobEvent, JobRequest, JobResult, Sandbox, Stats, Written,
 };
@@ -105,7 +105,7 @@ impl Measured {
 
 impl Drop for Measured {
     fn drop(&mut self) {
-        let _ = sandboxes::destroy_by_force(&self.home, &self.id, "its measurement is over");
+        let _ = reconcile::destroy_by_force(&self.home, &self.id, "its measurement is over");
     }
 }
 
@@ -121,6 +121,11 @@ pub async fn measure(home: &Home, lanes: &mut [Lane], samples: usize) -> Result<
     }
     if wants(lanes, &["pause", "resume"]) {
         saved(home, lanes, few).await?;
+    }
+    if wants(lanes, &["port-out", "port-in", "port-latency"]) {
+        let sandbox = Measured::up(home).await?;
+        super::port::measure(&sandbox.client, lanes, samples).await?;
+        sandbox.destroy().await?;
     }
     if wants(lanes, &["fork", "fork-further", "fork-10"]) {
         forks(home, lanes, few).await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mvm_runtime::{ErrorCode, Home, Result, sandboxes};
+use mvm_runtime::{ErrorCode, Home, Result, reconcile};
 use mvm_wire::api::{DeletionReport, KeepRequest, Sandbox, SignalRequest, State};
 use serde_json::json;
 
@@ -84,9 +84,9 @@ pub fn kill(args: KillArgs) -> u8 {
             return Ok(output::SUCCESS);
         }
         let home = Home::locate()?;
-        let store = sandboxes::reconcile(&home)?;
+        let store = reconcile::reconcile(&home)?;
         let report = match store.find(&args.one.sandbox) {
-            Ok(record) => sandboxes::destroy_by_force(&home, &record.id, "kill was asked for")?,
+            Ok(record) => reconcile::destroy_by_force(&home, &record.id, "kill was asked for")?,
             // Killed before: that is what was asked for.
             Err(e) => store.find_destroyed(&args.one.sandbox)?.and_then(|record| record.report).ok_or(e)?,
         };
@@ -100,7 +100,7 @@ pub fn destroy(args: DestroyArgs) -> u8 {
     verb(args.json, async {
         let home = Home::locate()?;
         let names = match args.all {
-            true => sandboxes::reconcile(&home)?.list(false)?.into_iter().map(|record| record.id).collect(),
+            true => reconcile::reconcile(&home)?.list(false)?.into_iter().map(|record| record.id).collect(),
             false => args.sandboxes.clone(),
         };
         let mut reports = Vec::new();
@@ -118,7 +118,7 @@ pub fn destroy(args: DestroyArgs) -> u8 {
 
 /// Asks its supervisor; one that does not do it is killed, and the machine with it.
 async fn destroy_one(home: &Home, name: &str) -> Result<DeletionReport> {
-    let store = sandboxes::reconcile(home)?;
+    let store = reconcile::reconcile(home)?;
     let found = match find(name) {
         Err(e) => return store.find_destroyed(name)?.and_then(|record| record.report).ok_or(e),
         Ok(found) => found,
@@ -128,7 +128,7 @@ async fn destroy_one(home: &Home, name: &str) -> Result<DeletionReport> {
     match asked {
         Ok(Ok(report)) => Ok(report),
         Ok(Err(e)) if !matches!(e.code, ErrorCode::TransportError | ErrorCode::SandboxUnavailable) => Err(e),
-        _ => sandboxes::destroy_by_force(home, &record.id, "destroy was asked for; its supervisor did not answer"),
+        _ => reconcile::destroy_by_force(home, &record.id, "destroy was asked for; its supervisor did not answer"),
     }
 }
 
@@ -160,7 +160,7 @@ pub fn gc(args: GcArgs) -> u8 {
         let home = Home::locate()?;
         home.create()?;
         home.sweep();
-        let store = sandboxes::reconcile(&home)?;
+        let store = reconcile::reconcile(&home)?;
         let all = store.list(true)?;
         let gone = all.iter().filter(|record| record.state == State::Destroyed).count();
         let forgotten = store.forget_destroyed()?;

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::Method;
-use mvm_runtime::sandboxes;
+use mvm_runtime::reconcile;
 use mvm_runtime::text::harmless;
 use mvm_wire::api::{GapCause, LogEvent, LogGap, LogLine, State, Stream};
 use serde_json::json;
@@ -37,7 +37,7 @@ pub fn logs(args: LogsArgs) -> u8 {
 /// recorded as destroyed a moment later.
 async fn gone(found: &Found) -> bool {
     for _ in 0..20 {
-        let record = sandboxes::reconcile(&found.home).and_then(|store| store.get(&found.record.id));
+        let record = reconcile::reconcile(&found.home).and_then(|store| store.get(&found.record.id));
         if record.is_ok_and(|record| record.state == State::Destroyed) {
             return true;
         }

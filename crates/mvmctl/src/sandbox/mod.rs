@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use mvm_runtime::client::Client;
 use mvm_runtime::place::Place;
 use mvm_runtime::store::Record;
-use mvm_runtime::{Error, ErrorCode, Home, Result, sandboxes};
+use mvm_runtime::{Error, ErrorCode, Home, Result, reconcile};
 use mvm_wire::api::{Cleanup, OnExpiry, Sandbox, State};
 
 use crate::commands::block_on;
@@ -38,7 +38,7 @@ fn find(name: &str) -> Result<Found> {
     let home = Home::locate()?;
     let patience = Instant::now() + DYING_LIMIT;
     loop {
-        let record = sandboxes::reconcile(&home)?.find(name)?;
+        let record = reconcile::reconcile(&home)?.find(name)?;
         if record.state == State::Destroyed {
             let what = format!("cannot find the sandbox {name}");
             let why = format!("it was destroyed: {}", record.cause);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mvm_runtime::place::Place;
-use mvm_runtime::{Error, ErrorCode, Home, Result, sandboxes};
+use mvm_runtime::{Error, ErrorCode, Home, Result, reconcile, sandboxes};
 use mvm_wire::api::{Inspection, Job, JobResult, Sandbox, State, Stats};
 use serde_json::json;
 
@@ -18,7 +18,7 @@ const ROUND: Duration = Duration::from_secs(50);
 pub fn ps(args: PsArgs) -> u8 {
     verb(args.json, async {
         let home = Home::locate()?;
-        let records = sandboxes::reconcile(&home)?.list(args.all)?;
+        let records = reconcile::reconcile(&home)?.list(args.all)?;
         let all: Vec<Sandbox> = records.iter().map(|record| sandboxes::describe(&home, record)).collect();
         if args.json {
             output::print_json(&json!({ "sandboxes": all }));
@@ -44,7 +44,7 @@ fn row(sandbox: &Sandbox) -> Vec<String> {
 pub fn inspect(args: OneArgs) -> u8 {
     verb(args.json, async {
         let home = Home::locate()?;
-        let store = sandboxes::reconcile(&home)?;
+        let store = reconcile::reconcile(&home)?;
         let record = match store.find(&args.sandbox) {
             Ok(record) => record,
             Err(e) => store.find_destroyed(&args.sandbox)?.ok_or(e)?,
@@ -151,7 +151,7 @@ async fn wait_for_state(found: &Found, args: &WaitArgs, deadline: Option<Instant
     let sandbox = match answer {
         // Its supervisor ends with it.
         Err(e) if gone(&e) && args.state == State::Destroyed => {
-            let record = sandboxes::reconcile(&found.home)?.get(&found.record.id)?;
+            let record = reconcile::reconcile(&found.home)?.get(&found.record.id)?;
             if record.state != State::Destroyed {
                 return Err(e);
             }

@@ -1,6 +1,6 @@
 //! `mvmctl snapshot`, `restore`, `fork`: sandboxes that are saved, come back, and multiply.
 
-use mvm_runtime::{Home, Result, sandboxes, snapshots};
+use mvm_runtime::{Home, Result, reconcile, sandboxes, snapshots};
 use mvm_wire::api::{CreateRequest, ForkRequest, Forked, Sandbox, Snapshot, SnapshotRequest};
 use serde_json::json;
 
@@ -109,7 +109,7 @@ fn remove(names: &[String], json: bool) -> u8 {
 pub fn restore(args: RestoreArgs) -> u8 {
     verb(args.json, async {
         let home = Home::locate()?;
-        let _ = sandboxes::reconcile(&home)?;
+        let _ = reconcile::reconcile(&home)?;
         let request = CreateRequest {
             name: args.name.clone(),
             owner: args.end.owner.clone(),

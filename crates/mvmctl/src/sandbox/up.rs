@@ -4,7 +4,7 @@ use std::io::Read;
 
 use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
-use mvm_runtime::{Error, ErrorCode, Home, Result, sandboxes};
+use mvm_runtime::{Error, ErrorCode, Home, Result, reconcile, sandboxes};
 use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, Job, JobRequest, LeaseEvent, Port, Sandbox};
 use mvm_wire::object::Object;
 use serde_json::json;
@@ -26,7 +26,7 @@ pub fn up(args: UpArgs) -> u8 {
         let request = request(&args)?;
         let asked_for_ports = !request.ports.is_empty();
         let mut control = signals::listen();
-        let _ = sandboxes::reconcile(&home)?;
+        let _ = reconcile::reconcile(&home)?;
         let progress = Drawn::new(args.quiet || args.json);
         let (sandbox, made) = sandboxes::create(&home, request, &progress).await?;
         drop(progress);
