@@ -20,6 +20,8 @@ use crate::host::{Accelerator, Host};
 
 /// How much of the console's end is kept for error messages.
 const CONSOLE_TAIL: usize = 16 << 10;
+/// QEMU tries to give /dev/zero a length, says that it cannot, and goes on.
+const SAID_OF_FRESH_MEMORY: [&str; 2] = ["ftruncate: Invalid argument", ""];
 /// How long the copy of a machine's memory may take. A GiB takes less than a second.
 const SAVE_LIMIT: Duration = Duration::from_secs(120);
 /// What the VMM needs besides the guest's memory: its own code, translated code, buffers.
@@ -245,9 +247,9 @@ impl Machine {
             error.why = format!("{}; QEMU refused: {}", error.why, crate::text::harmless(&refusal));
         }
         let last_words = self.process.stderr_tail();
-        if !last_words.trim().is_empty() {
-            error.why =
-                format!("{}; QEMU says: {}", error.why, crate::text::harmless(last_words.trim()).replace('\n', " | "));
+        let last_words: Vec<&str> = last_words.lines().filter(|line| !SAID_OF_FRESH_MEMORY.contains(line)).collect();
+        if !last_words.is_empty() {
+            error.why = format!("{}; QEMU says: {}", error.why, crate::text::harmless(&last_words.join(" | ")));
         }
         let console = self.console_tail();
         let tail: Vec<&str> = console.lines().rev().filter(|l| !l.trim().is_empty()).take(3).collect();
