@@ -316,15 +316,28 @@ pub fn listed_size(entry: &Entry) -> usize {
     entry.name.len() + entry.target.as_ref().map_or(0, Vec::len)
 }
 
-/// A path for people.
+/// A path for people. Of one that nobody can read for its length, the beginning and the end.
 pub fn shown(path: &[u8]) -> String {
-    harmless(&String::from_utf8_lossy(path))
+    const LONGEST: usize = 256;
+    let path: Vec<char> = harmless(&String::from_utf8_lossy(path)).chars().collect();
+    let part = |chars: &[char]| chars.iter().collect::<String>();
+    match path.len() {
+        0..=LONGEST => part(&path),
+        len => format!("{}…{}", part(&path[..LONGEST / 2]), part(&path[len - LONGEST / 2..])),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_path_in_a_message_is_short_enough_to_be_read() {
+        assert_eq!(shown(b"/a/b"), "/a/b");
+        let long = shown(format!("/begin{}end", "x".repeat(4000)).as_bytes());
+        assert!(long.starts_with("/beginx") && long.ends_with("xend") && long.chars().count() == 257, "{long}");
+    }
 
     fn entry(name: &[u8], kind: FileKind, target: Option<&[u8]>) -> Entry {
         let target = target.map(<[u8]>::to_vec);

@@ -20,7 +20,7 @@ use utoipa::IntoParams;
 use super::http::{Answer, Asked, Failed, Given, Octets, Shared, invalid};
 use crate::copy::{self, Limits, Report};
 use crate::error::Error;
-use crate::files::shown;
+use crate::text::harmless;
 
 const DIRECTORY_MODE: u32 = 0o755;
 
@@ -224,7 +224,10 @@ fn host_path(request: &CopyRequest) -> crate::Result<PathBuf> {
 }
 
 fn report(report: Report) -> CopyReport {
-    let skipped = |skipped: copy::Skipped| Skipped { path: shown(&skipped.path), why: skipped.why.to_owned() };
+    let skipped = |skipped: copy::Skipped| Skipped {
+        path: harmless(&String::from_utf8_lossy(&skipped.path)),
+        why: skipped.why.to_owned(),
+    };
     CopyReport {
         files: report.files,
         directories: report.dirs,
