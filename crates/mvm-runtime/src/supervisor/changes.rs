@@ -29,13 +29,7 @@ impl Supervisor {
             false => Running::start(&self.home, &self.place, record, first).await,
         };
         match started {
-            Ok(running) => {
-                running.log_console(self.log.clone());
-                let running = slot.insert(running);
-                self.apply(Action::Ready, "its agent answered")?;
-                self.watch(running);
-                Ok(())
-            }
+            Ok(running) => self.came_up(&mut slot, running, "its agent answered"),
             Err(e) => {
                 self.jobs.lose_all("its machine could not be started");
                 self.apply(Action::Fail, &e.to_string())?;
@@ -44,15 +38,17 @@ impl Supervisor {
         }
     }
 
-    /// Has somebody notice when the machine ends that has just come up.
-    fn watch(self: &Arc<Self>, running: &Running) {
+    /// Takes a machine in that has just come up: its console is logged, and somebody notices when it ends.
+    fn came_up(self: &Arc<Self>, slot: &mut Option<Running>, running: Running, cause: &str) -> Result<()> {
+        running.log_console(self.log.clone());
+        let running = slot.insert(running);
+        self.apply(Action::Ready, cause)?;
         self.watch_guest(running);
-        if let Ok(ended) = running.ended() {
-            tokio::spawn(self.clone().watch_held_machine(ended));
-        }
+        tokio::spawn(self.clone().watch_held_machine(running.ended()?));
+        Ok(())
     }
 
-    /// The same of the session that it has just begun.
+    /// Has somebody notice when the session ends that has just begun.
     fn watch_guest(self: &Arc<Self>, running: &Running) {
         if let Some(guest) = running.guest() {
             tokio::spawn(self.clone().watch_session(guest.clone()));
@@ -178,10 +174,7 @@ impl Supervisor {
         self.apply(Action::Resume, cause)?;
         match Running::restore(&self.home, &self.place, &record, &self.jobs).await {
             Ok(running) => {
-                running.log_console(self.log.clone());
-                let running = slot.insert(running);
-                self.apply(Action::Ready, "it came back from its saved memory")?;
-                self.watch(running);
+                self.came_up(&mut slot, running, "it came back from its saved memory")?;
                 self.sandbox()
             }
             Err(e) if self.place.saved().exists() => {

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use mvm_wire::api::{LogSource, OnExpiry, PortRequest, State};
 
 pub use files::{CpArgs, FsCommand, FsPathArgs, FsReadArgs, FsWriteArgs, PortCommand};
-pub use saved::{ForkArgs, RestoreArgs, SnapshotCommand};
+pub use saved::{EndArgs, ForkArgs, RestoreArgs, SnapshotCommand};
 
 use crate::args::{MachineArgs, parse_duration, parse_env, parse_size};
 
@@ -32,23 +32,16 @@ pub struct UpArgs {
     /// Have a port of this host lead into it; the address is 127.0.0.1 unless another one is given
     #[arg(long = "port", value_name = "[ADDRESS:]HOST:GUEST")]
     pub ports: Vec<PortRequest>,
-    /// Who answers for it
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub owner: String,
-    /// How long it lives (30m, 8h, 7d), or `none`, which needs an --owner [default: 1h]
-    #[arg(long, value_parser = parse_ttl)]
-    pub ttl: Option<Ttl>,
+    #[command(flatten)]
+    pub end: EndArgs,
     /// What happens when its time is up
     #[arg(long, value_enum, default_value_t = Expiry::Destroy)]
     pub on_expiry: Expiry,
     /// A repeated `up` with this key finds the sandbox that the first one made
     #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true)]
     pub idempotency_key: String,
-    /// It ends with the client that claims it through its API; after 5 s if none does
-    #[arg(long, conflicts_with_all = ["ttl", "attach"])]
-    pub lease: bool,
     /// Stay, show the command's output, and destroy the sandbox at the end
-    #[arg(long, conflicts_with_all = ["ttl", "json"])]
+    #[arg(long, conflicts_with_all = ["ttl", "lease", "json"])]
     pub attach: bool,
     /// Read the request as JSON from standard input (`-`), so that no value appears among a process's arguments
     #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with_all = ["name", "env", "ports", "owner", "ttl", "idempotency_key", "lease", "attach"])]

@@ -4,7 +4,7 @@ use mvm_runtime::{Home, Result, reconcile, sandboxes, snapshots};
 use mvm_wire::api::{CreateRequest, ForkRequest, Forked, Sandbox, Snapshot, SnapshotRequest};
 use serde_json::json;
 
-use super::args::{ForkArgs, OneArgs, RestoreArgs, SnapshotCommand, Ttl};
+use super::args::{ForkArgs, OneArgs, RestoreArgs, SnapshotCommand};
 use super::{ending, find, span, verb};
 use crate::output;
 use crate::progress::Drawn;
@@ -114,7 +114,7 @@ pub fn restore(args: RestoreArgs) -> u8 {
             name: args.name.clone(),
             owner: args.end.owner.clone(),
             ttl_ms: args.end.ttl_ms(),
-            no_ttl: args.end.ttl == Some(Ttl::None),
+            no_ttl: args.end.no_ttl(),
             on_expiry: args.on_expiry.into(),
             lease: args.end.lease,
             idempotency_key: args.idempotency_key.clone(),
@@ -149,7 +149,7 @@ pub fn fork(args: ForkArgs) -> u8 {
             count,
             name,
             ttl_ms: end.ttl_ms(),
-            no_ttl: end.ttl == Some(Ttl::None),
+            no_ttl: end.no_ttl(),
             lease: end.lease,
             on_expiry: on_expiry.map(Into::into),
             owner: end.owner,

@@ -9,7 +9,7 @@ use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, Job, JobRequest, Lea
 use mvm_wire::object::Object;
 use serde_json::json;
 
-use super::args::{Ttl, UpArgs};
+use super::args::UpArgs;
 use super::{ending, exec, port, verb};
 use crate::args::MachineArgs;
 use crate::output;
@@ -55,15 +55,12 @@ fn request(args: &UpArgs) -> Result<CreateRequest> {
         memory_mib: memory,
         disk_bytes: disk,
         env: args.env.iter().cloned().collect(),
-        owner: args.owner.clone(),
+        owner: args.end.owner.clone(),
         ports: args.ports.clone(),
-        ttl_ms: match args.ttl {
-            Some(Ttl::For(ttl)) => Some(ttl.as_millis() as u64),
-            Some(Ttl::None) | None => None,
-        },
-        no_ttl: args.ttl == Some(Ttl::None),
+        ttl_ms: args.end.ttl_ms(),
+        no_ttl: args.end.no_ttl(),
         on_expiry: args.on_expiry.into(),
-        lease: args.lease || args.attach,
+        lease: args.end.lease || args.attach,
         idempotency_key: args.idempotency_key.clone(),
         ..CreateRequest::default()
     })

@@ -41,8 +41,6 @@ struct SavedRun {
     unsent: Vec<String>,
     /// The command knows that its input has ended.
     input_ended: bool,
-    /// Somebody can still send input.
-    input_open: bool,
 }
 
 /// What is kept of a command's output.
@@ -99,7 +97,6 @@ impl Job {
                     ran_ms: side.ran.as_millis() as u64,
                     unsent: unsent.iter().map(|piece| STANDARD.encode(piece)).collect(),
                     input_ended,
-                    input_open: !input_ended,
                 }
             });
             false
@@ -123,7 +120,7 @@ fn load(saved: SavedJob) -> Result<Job> {
     let mut parked = None;
     if let Some(run) = saved.running {
         let (sender, pieces) = mpsc::channel(INPUT_PIECES);
-        input = (run.input_open && saved.request.stdin).then_some(sender);
+        input = (saved.request.stdin && !run.input_ended).then_some(sender);
         let unsent = run.unsent.iter().map(|piece| STANDARD.decode(piece)).collect::<std::result::Result<_, _>>();
         let feed = Feed::after(unsent.map_err(damaged)?, run.input_ended, pieces);
         parked = Some(Parked { number: run.number, ran: Duration::from_millis(run.ran_ms), feed, control: controlled });

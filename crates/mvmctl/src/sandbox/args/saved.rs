@@ -51,7 +51,7 @@ pub struct EndArgs {
     /// Who answers for it
     #[arg(long, default_value = "", hide_default_value = true)]
     pub owner: String,
-    /// How long it lives (30m, 8h, 7d), or `none`, which needs an --owner
+    /// How long it lives (30m, 8h, 7d), or `none`, which needs an --owner [default: 1h; of a copy, the original's]
     #[arg(long, value_parser = parse_ttl)]
     pub ttl: Option<Ttl>,
     /// It ends with the client that claims it through its API; after 5 s if none does
@@ -66,6 +66,11 @@ impl EndArgs {
             Some(Ttl::For(ttl)) => Some(ttl.as_millis() as u64),
             Some(Ttl::None) | None => None,
         }
+    }
+
+    /// Whether it is to have none.
+    pub fn no_ttl(&self) -> bool {
+        self.ttl == Some(Ttl::None)
     }
 }
 
