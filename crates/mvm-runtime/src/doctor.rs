@@ -69,6 +69,7 @@ pub fn examine(home: &Home) -> Vec<Finding> {
         Err(error) => findings.push(failing("qemu", format!("{}: {}", error.what, error.why), error.hint)),
     }
     findings.extend(confinement());
+    findings.extend(tracing());
     findings.extend(tools());
     findings.push(guest_kernel(home));
     findings.extend(images(home));
@@ -202,6 +203,14 @@ fn confinement() -> Vec<Finding> {
 }
 
 /// Programs that only `setup` needs are no failure: what was built stays usable.
+/// Memory is saved by reading it in QEMU's process, which a strict host allows to root alone.
+fn tracing() -> Option<Finding> {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok()?;
+    let strict = matches!(scope.trim(), "2" | "3") && !rustix::process::geteuid().is_root();
+    let fix = "sysctl kernel.yama.ptrace_scope=1, or run mvmctl as root";
+    strict.then(|| failing("tracing", "this host lets no process look into its own children (Yama)", fix))
+}
+
 fn tools() -> Vec<Finding> {
     let needed = ["mke2fs", "mmdebstrap", "busybox", "depmod", "dpkg-deb", "apt-get"];
     let missing: Vec<&str> = needed.into_iter().filter(|program| tool::find(program).is_err()).collect();
