@@ -1,5 +1,6 @@
 //! What makes a clone a machine of its own: randomness, time, identity. Everything is read back for the host to compare.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Error, Result};
 use std::os::fd::AsRawFd;
@@ -8,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use mvm_wire::guest::{Admit, Admitted};
 use rustix::time::{ClockId, Timespec};
 
-use crate::boot::{IDENTITY, Role};
+use crate::boot::{self, IDENTITY, Role};
 
 /// The kernel's files that an admission writes and reads. They are open from the boot on, because the first walk along
 /// a path costs a millisecond after a restore.
@@ -18,6 +19,8 @@ pub struct Identity {
     /// The stand-ins on memory, and the names under which programs see them. A builder has none.
     machine_id: Option<(File, File)>,
     boot_id: Option<(File, File)>,
+    /// The root file system was sealed, by this admission or one before a save.
+    sealed: Cell<bool>,
 }
 
 impl Identity {
@@ -33,6 +36,7 @@ impl Identity {
             random: File::options().write(true).open("/dev/urandom")?,
             machine_id: pair("machine-id", "/etc/machine-id")?,
             boot_id: pair("boot_id", "/proc/sys/kernel/random/boot_id")?,
+            sealed: Cell::new(false),
         })
     }
 
@@ -47,6 +51,10 @@ impl Identity {
             },
         )?;
         rustix::system::sethostname(admit.hostname.as_bytes())?;
+        if admit.scratch_bytes > 0 && !self.sealed.get() {
+            boot::seal_root(admit.scratch_bytes)?;
+            self.sealed.set(true);
+        }
         let now = rustix::time::clock_gettime(ClockId::Realtime);
         Ok(Admitted {
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -54,6 +62,7 @@ impl Identity {
             boot_id: replace(self.boot_id.as_ref(), &admit.boot_id)?,
             realtime_ns: now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64,
             reseeded: true,
+            read_only: self.sealed.get(),
         })
     }
 

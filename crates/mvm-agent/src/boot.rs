@@ -154,6 +154,27 @@ fn furnish() -> Result<()> {
     Ok(())
 }
 
+/// Keeps commands from writing anywhere but into one place on memory, of bounded size: `/tmp`, and what programs take for
+/// the same. An ordinary user cannot undo it. Nor can one make namespaces of its own, in which it would be root, or read the
+/// kernel's messages.
+pub fn seal_root(scratch_bytes: u64) -> Result<()> {
+    const BYTES_EACH: u64 = 4096;
+    let (tmp, inodes) = ("/tmp", (scratch_bytes / BYTES_EACH).max(64));
+    let _ = fs::create_dir(tmp);
+    mount_at("tmpfs", tmp, &format!("mode=1777,size={scratch_bytes},nr_inodes={inodes}"))?;
+    for alias in ["/dev/shm", "/var/tmp"] {
+        if Path::new(alias).is_dir() {
+            rustix::mount::mount_bind(tmp, alias).map_err(|e| named(&format!("bind {alias}"), e.into()))?;
+        }
+    }
+    let read_only = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOATIME;
+    rustix::mount::mount_remount("/", read_only, c"").map_err(|e| named("seal the root", e.into()))?;
+    for (setting, value) in [("user/max_user_namespaces", "0"), ("kernel/dmesg_restrict", "1")] {
+        let _ = fs::write(format!("/proc/sys/{setting}"), value);
+    }
+    Ok(())
+}
+
 /// Programs talk to themselves over 127.0.0.1; the machine has no other network.
 fn bring_loopback_up() {
     // SAFETY: the request is zeroed, its name is NUL-terminated, and the kernel only reads it.

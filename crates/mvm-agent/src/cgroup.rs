@@ -21,7 +21,7 @@ pub fn prepare() -> Result<()> {
     let _ = fs::write(format!("{JOBS}/memory.max"), (memory_total()?.saturating_sub(RESERVE_BYTES)).to_string());
     let _ = fs::write(format!("{JOBS}/memory.swap.max"), "0");
     let _ = fs::write(format!("{JOBS}/pids.max"), MAX_PIDS.to_string());
-    let _ = fs::write(format!("{JOBS}/cgroup.subtree_control"), "+memory");
+    let _ = fs::write(format!("{JOBS}/cgroup.subtree_control"), "+memory +pids");
     Ok(())
 }
 
@@ -55,6 +55,8 @@ pub struct Cgroup {
     memory_events: Option<File>,
     /// Kills for lack of memory during earlier commands.
     earlier_kills: Cell<u64>,
+    /// Processes that it may hold at once; 0 for any number.
+    max_processes: Cell<u32>,
 }
 
 impl Cgroup {
@@ -67,6 +69,7 @@ impl Cgroup {
             events: File::open(path.join("cgroup.events"))?,
             memory_events: File::open(path.join("memory.events")).ok(),
             earlier_kills: Cell::new(0),
+            max_processes: Cell::new(0),
             path,
         })
     }
@@ -74,6 +77,15 @@ impl Cgroup {
     /// Its directory, into which a process can be born.
     pub fn dir(&self) -> &File {
         &self.dir
+    }
+
+    /// Bounds the processes and threads in it; 0 lifts the bound. An error if this kernel cannot.
+    pub fn limit_processes(&self, count: u32) -> Result<()> {
+        if self.max_processes.replace(count) != count {
+            let text = if count == 0 { "max".to_owned() } else { count.to_string() };
+            fs::write(self.path.join("pids.max"), text)?;
+        }
+        Ok(())
     }
 
     /// Kills every process in it, at once and without a race.

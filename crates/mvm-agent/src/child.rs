@@ -61,6 +61,8 @@ pub struct Plan {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
+    /// Nothing it executes may gain privileges.
+    unprivileged: bool,
     stdin: bool,
     /// The terminal that takes the place of the pipes.
     terminal: Option<CString>,
@@ -79,6 +81,7 @@ impl Plan {
             uid: user.uid,
             gid: user.gid,
             groups: user.groups.clone(),
+            unprivileged: exec.unprivileged,
             stdin: exec.stdin,
             terminal,
         })
@@ -255,6 +258,9 @@ fn become_program(plan: &Plan) -> std::result::Result<std::convert::Infallible, 
         call(USER, libc::SYS_setgroups, groups)?;
         call(USER, libc::SYS_setresgid, [gid, gid, gid, 0, 0])?;
         call(USER, libc::SYS_setresuid, [uid, uid, uid, 0, 0])?;
+    }
+    if plan.unprivileged {
+        call(USER, libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0])?;
     }
     let chdir = |path: &CString| call(CWD, libc::SYS_chdir, [path.as_ptr() as usize, 0, 0, 0, 0]);
     match chdir(&plan.cwd) {

@@ -176,7 +176,12 @@ where
         Ok(next) => next,
         Err(e) => return reply(&writer, failed(Step::Spawn, e.raw_os_error().unwrap_or(0), "no process")).await,
     };
-    let process = match process::start(&exec, child) {
+    let limited = cgroup.limit_processes(exec.max_processes).map_err(|e| Failure {
+        step: Step::Spawn,
+        errno: e.raw_os_error().unwrap_or(0),
+        detail: "no bound on processes".to_owned(),
+    });
+    let process = match limited.and_then(|()| process::start(&exec, child)) {
         Ok(process) => process,
         Err(failure) => {
             tokio::task::spawn_local(prepare_later(jobs.clone()));

@@ -70,6 +70,9 @@ pub struct Process {
 /// Has a spare child become the command of `exec`.
 pub fn start(exec: &Exec, mut spare: Spare) -> std::result::Result<Process, Failure> {
     let user = User::resolve(&exec.user).map_err(|detail| Failure { step: Step::User, errno: 0, detail })?;
+    if exec.unprivileged && user.is_privileged() {
+        return Err(Failure { step: Step::User, errno: libc::EPERM, detail: user.name });
+    }
     let terminal = exec.tty.map(open_terminal).transpose().map_err(|e| Failure {
         step: Step::Spawn,
         errno: e.raw_os_error().unwrap_or(0),

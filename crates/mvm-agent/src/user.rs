@@ -18,6 +18,11 @@ impl User {
         User { uid: 0, gid: 0, groups: vec![], name: "root".into(), home: "/root".into() }
     }
 
+    /// Whether it is root, or in root's group.
+    pub fn is_privileged(&self) -> bool {
+        self.uid == 0 || self.gid == 0 || self.groups.contains(&0)
+    }
+
     /// Resolves `name`, `uid`, `name:group` or `uid:gid`; empty is root. The error says what was not found.
     pub fn resolve(spec: &str) -> Result<User, String> {
         if matches!(spec, "" | "root" | "0") {
@@ -95,6 +100,16 @@ mod tests {
         assert_eq!(lookup("user:audio", PASSWD, GROUP).unwrap().gid, 29);
         assert_eq!(lookup("5:6", PASSWD, GROUP).unwrap().gid, 6);
         assert_eq!(lookup("5", PASSWD, GROUP).unwrap().gid, 5);
+    }
+
+    #[test]
+    fn root_is_known_under_every_name() {
+        let passwd = "root:x:0:0::/root:/bin/sh\ntoor:x:0:5::/:/bin/sh\nuser:x:7:7::/:/bin/sh\n";
+        for spec in ["toor", "root:7", "user:0", "user:wheel", "00"] {
+            assert!(lookup(spec, passwd, "wheel:x:0:\n").unwrap().is_privileged(), "{spec}");
+        }
+        assert!(lookup("user", passwd, "root:x:0:user\n").unwrap().is_privileged());
+        assert!(!lookup("user", passwd, "").unwrap().is_privileged());
     }
 
     #[test]

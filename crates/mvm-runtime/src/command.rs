@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{JobResult, NotStarted};
+use mvm_wire::api::{Denial, JobResult, NotStarted};
 use mvm_wire::guest::{Exec, Exited, Failure, Reply, Request, Signal, Status, Step, TermSize};
 use tokio::sync::{Notify, mpsc};
 
@@ -218,6 +218,7 @@ fn refused(failure: Failure) -> Result<Attended> {
             std::io::Error::from_raw_os_error(failure.errno),
         )
         .hint("name a directory that exists in the image with --cwd")),
+        Step::User if failure.errno == libc::EPERM => Err(runs_as_root(&crate::text::harmless(&failure.detail))),
         Step::User => Err(Error::new(
             ErrorCode::InvalidRequest,
             "cannot run as that user",
@@ -232,6 +233,18 @@ fn refused(failure: Failure) -> Result<Attended> {
         .hint("give it more memory with --memory")),
         _ => Err(Error::new(ErrorCode::SandboxUnavailable, "the guest cannot start the command", describe(&failure))),
     }
+}
+
+/// The guest found that the user is root there, or in root's group, under whatever name.
+fn runs_as_root(user: &str) -> Error {
+    Error::denied(
+        "cannot start the command",
+        vec![Denial {
+            rule: "user.unprivileged".into(),
+            reason: format!("the user {user} of the image is root, or in root's group"),
+            remedy: "name an ordinary user with --user, or a profile with user.root = true".into(),
+        }],
+    )
 }
 
 /// Passes output on until the command has ended, or to `None` where it was suspended.

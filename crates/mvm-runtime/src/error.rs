@@ -1,7 +1,7 @@
 //! The one error type of the runtime: what failed, why, and what to do about it.
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::ErrorObject;
+use mvm_wire::api::{Denial, ErrorObject};
 
 /// A failure a user can act on. `Display` gives `what: why`; the hint is printed on a line of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +17,9 @@ pub struct Error {
     /// The Linux error number behind it, the guest's or the host's, where there is one.
     pub errno: Option<i32>,
     /// The capability that is missing, where that is what failed.
-    pub capability: Option<String>,
+    pub capability: Option<Box<str>>,
+    /// Every reason why a policy refused it.
+    pub denials: Box<[Denial]>,
 }
 
 /// The runtime's result type.
@@ -26,7 +28,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with a cause and no hint yet.
     pub fn new(code: ErrorCode, what: impl Into<String>, why: impl std::fmt::Display) -> Self {
-        Error { code, what: what.into(), why: why.to_string(), hint: String::new(), errno: None, capability: None }
+        let (what, why, hint) = (what.into(), why.to_string(), String::new());
+        Error { code, what, why, hint, errno: None, capability: None, denials: Box::default() }
     }
 
     /// Adds what the user can do about it.
@@ -46,8 +49,18 @@ impl Error {
     /// Names the capability that is missing.
     #[must_use]
     pub fn capability(mut self, name: &str) -> Self {
-        self.capability = Some(name.to_owned());
+        self.capability = Some(name.into());
         self
+    }
+
+    /// What a policy refused, with each of its reasons; there is one at least.
+    pub fn denied(what: impl Into<String>, denials: Vec<Denial>) -> Self {
+        let first = denials.first().map(|first| format!("{} [{}]", first.reason, first.rule));
+        let hint = denials.first().map_or_else(String::new, |first| first.remedy.clone());
+        let more = denials.len().saturating_sub(1);
+        let rest = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+        let why = format!("{}{rest}", first.unwrap_or_else(|| "a policy refused it".to_owned()));
+        Error { denials: denials.into(), ..Error::new(ErrorCode::PolicyDenied, what, why).hint(hint) }
     }
 
     /// A host I/O error, told apart by its kind: a full disk is `ResourceExhausted`, the rest `FileError`.
@@ -78,15 +91,16 @@ impl Error {
 
 impl From<Error> for ErrorObject {
     fn from(error: Error) -> Self {
-        let Error { code, what, why, hint, errno, capability } = error;
-        ErrorObject { code, what, why, hint, errno, capability }
+        let Error { code, what, why, hint, errno, capability, denials } = error;
+        let (capability, denials) = (capability.map(String::from), denials.into_vec());
+        ErrorObject { code, what, why, hint, errno, capability, denials }
     }
 }
 
 impl From<ErrorObject> for Error {
     fn from(error: ErrorObject) -> Self {
-        let ErrorObject { code, what, why, hint, errno, capability } = error;
-        Error { code, what, why, hint, errno, capability }
+        let ErrorObject { code, what, why, hint, errno, capability, denials } = error;
+        Error { code, what, why, hint, errno, capability: capability.map(Into::into), denials: denials.into() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Facts about this host that are too dear to find out on every run, kept in `MVM_HOME/host.json`: QEMU's version, the
-//! rate of the time-stamp counter, and whether KVM really boots a guest. They hold until the host boots again or QEMU
-//! is replaced.
+//! rate of the time-stamp counter, whether KVM really boots a guest, and what confines a VMM. They hold until the host boots
+//! again or QEMU is replaced.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::home::{Home, read_json, write_atomically};
+use crate::vmm::confine::{self, LayerReport};
 
 /// The facts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +29,12 @@ pub struct Host {
     pub cpu_model: String,
     /// What is known of KVM.
     pub kvm: Kvm,
+    /// What confines a VMM that this user starts.
+    #[serde(default)]
+    pub layers: Vec<LayerReport>,
+    /// The user whose facts these are.
+    #[serde(default)]
+    pub uid: u32,
 }
 
 /// A QEMU binary.
@@ -81,8 +88,11 @@ impl Host {
         let boot_id = boot_id();
         let qemu_path = find_qemu()?;
         let identity = identity(&qemu_path)?;
-        let current =
-            |host: &&Host| host.boot_id == boot_id && host.qemu.path == qemu_path && host.qemu.identity == identity;
+        let uid = rustix::process::geteuid().as_raw();
+        let current = |host: &&Host| {
+            let same = host.boot_id == boot_id && host.uid == uid && !host.layers.is_empty();
+            same && host.qemu.path == qemu_path && host.qemu.identity == identity
+        };
         if let Some(host) = known.as_ref().filter(current) {
             return Ok(host.clone());
         }
@@ -97,6 +107,8 @@ impl Host {
                 Err(why) => Kvm::Unusable(why),
             },
             boot_id,
+            layers: confine::detect()?,
+            uid,
         };
         host.save(home)?;
         Ok(host)

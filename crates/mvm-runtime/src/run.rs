@@ -4,7 +4,7 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::JobResult;
+use mvm_wire::api::{self, JobResult};
 use mvm_wire::guest::{Exec, TermSize};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -15,6 +15,7 @@ use crate::home::Home;
 use crate::host::{self, Accelerator, Host};
 use crate::image::Image;
 use crate::kernel::Kernel;
+use crate::policy::{self, Ask, Operation, Policy, Profile};
 use crate::progress::Progress;
 use crate::sandbox::{self, Identity};
 use crate::setup;
@@ -50,6 +51,48 @@ pub struct RunRequest {
     pub timeout: Option<Duration>,
     /// Boot afresh instead of cloning a template.
     pub no_template: bool,
+    /// What was decided about it.
+    pub policy: Policy,
+}
+
+/// What a caller says about the policy for a run or a sandbox.
+#[derive(Debug, Clone, Default)]
+pub struct PolicyChoice {
+    /// Name of the profile; the default one if empty.
+    pub profile: String,
+    /// The caller knows what the profile does not refuse.
+    pub accept_risk: bool,
+    /// Layers of isolation that must apply besides the profile's.
+    pub require: Vec<String>,
+    /// Layers that may be missing.
+    pub allow_missing: Vec<String>,
+}
+
+/// Decides about a run, before anything of it happens. `output` is how much of each output stream is wanted, `env` the
+/// names of the variables that the caller sets.
+pub fn decide(
+    home: &Home,
+    request: &RunRequest,
+    choice: &PolicyChoice,
+    profile: Profile,
+    output: Option<u64>,
+    env: Vec<&str>,
+) -> Result<Policy> {
+    let shape = &request.shape;
+    let host = Host::load(home)?;
+    let ask = Ask {
+        accept_risk: choice.accept_risk,
+        env,
+        user: &request.user,
+        machine: Some(api::Machine { cpus: shape.cpus, memory_mib: shape.memory_mib, disk_bytes: shape.disk_bytes }),
+        timeout_ms: request.timeout.map(|timeout| (timeout.as_millis() as u64).max(1)),
+        output_bytes: output,
+        require: &choice.require,
+        allow_missing: &choice.allow_missing,
+        layers: &host.layers,
+        ..Ask::default()
+    };
+    Policy::decide(Operation::Run, &ask, profile)
 }
 
 /// How a run ended.
@@ -156,16 +199,23 @@ pub struct Ready {
 
 /// Starts a machine and admits it: a clone of the template, or a fresh boot. No admission, no machine. Its disk is gone
 /// when it is.
-pub async fn start(prepared: &Prepared, shape: &Shape) -> Result<Ready> {
+pub async fn start(prepared: &Prepared, request: &RunRequest) -> Result<Ready> {
+    let (shape, policy) = (&request.shape, &request.policy);
     let mut disks = vec![prepared.image.open_disk()?];
     disks.extend(prepared.template.as_ref().map(template::Template::open_overlay).transpose()?);
     disks.push(template::overlay(&prepared.home, shape.disk_bytes)?);
-    start_on(prepared, shape, sandbox::new_id()?, disks).await
+    start_on(prepared, shape, policy, sandbox::new_id()?, disks).await
 }
 
 /// The same on disks of the caller's: the image, overlays, and last the one that is written to. For a clone their
 /// content must be that of its template.
-pub async fn start_on(prepared: &Prepared, shape: &Shape, id: String, disks: Vec<File>) -> Result<Ready> {
+pub async fn start_on(
+    prepared: &Prepared,
+    shape: &Shape,
+    policy: &Policy,
+    id: String,
+    disks: Vec<File>,
+) -> Result<Ready> {
     let host = &prepared.host;
     let accelerator = host.accelerator();
     let (memory, origin, limit) = match &prepared.template {
@@ -176,10 +226,11 @@ pub async fn start_on(prepared: &Prepared, shape: &Shape, id: String, disks: Vec
         }
         None => (Memory::Fresh, template::boot_origin(&prepared.kernel, false)?, BOOT_LIMIT),
     };
-    let mut machine = Machine::start(Launch { host, accelerator, shape, memory, disks, origin })?;
+    let mut machine =
+        Machine::start(Launch { host, accelerator, shape, memory, disks, origin, require: &policy.require })?;
     let guest = machine.greet(limit).await?;
     let identity = Identity::new(&id)?;
-    if let Err(e) = guest.admit(identity.admission()?).await {
+    if let Err(e) = guest.admit(identity.admission(policy.scratch_bytes())?).await {
         return Err(machine.explain(e).await);
     }
     let isolation = Isolation::of(host, &machine, prepared.template.is_some());
@@ -195,21 +246,27 @@ pub async fn run(
     streams: &mut impl Streams,
 ) -> Result<RunResult> {
     let run_id = sandbox::new_run_id()?;
-    let mut ready = start(prepared, &request.shape).await?;
+    let mut ready = start(prepared, request).await?;
     let config = &prepared.image.config;
     let mut env = config.env.clone();
     env.extend(request.env.iter().cloned());
     let or_default = |value: &String, default: &String| if value.is_empty() { default.clone() } else { value.clone() };
-    let exec = Exec {
+    let enforced = &request.policy.plan.enforced;
+    let mut exec = Exec {
         argv: request.argv.clone(),
         env,
-        cwd: or_default(&request.cwd, &config.workdir),
-        user: or_default(&request.user, &config.user),
+        cwd: request.cwd.clone(),
+        user: request.user.clone(),
         tty: request.tty,
         stdin: request.stdin,
+        ..Exec::default()
     };
+    policy::enforce(enforced, &mut exec);
+    exec.cwd = or_default(&exec.cwd, &config.workdir);
+    exec.user = or_default(&exec.user, &config.user);
+    let timeout = enforced.timeout_ms.map(Duration::from_millis).or(request.timeout);
     let started = Instant::now();
-    let attended = match command::complete(&ready.guest, exec, request.timeout, feed, control, streams).await {
+    let attended = match command::complete(&ready.guest, exec, timeout, feed, control, streams).await {
         Ok(attended) => attended,
         Err(e) if e.code == ErrorCode::TransportError => return Err(ready.machine.explain(e).await),
         Err(e) => return Err(e),

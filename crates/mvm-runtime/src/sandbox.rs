@@ -45,8 +45,9 @@ impl Identity {
         Ok(Identity { hostname: id.to_owned(), machine_id: random_hex::<16>()?, boot_id: uuid(boot) })
     }
 
-    /// An admission of a machine with this identity, now: with randomness that no other admission has.
-    pub fn admission(&self) -> Result<Admit> {
+    /// An admission of a machine with this identity, now: with randomness that no other admission has. Commands find so many
+    /// bytes of scratch space and a read-only root; 0 leaves the root as it is.
+    pub fn admission(&self, scratch_bytes: u64) -> Result<Admit> {
         let mut entropy = [0; 32];
         fill_random(&mut entropy)?;
         let now = SystemTime::now()
@@ -58,6 +59,7 @@ impl Identity {
             hostname: self.hostname.clone(),
             machine_id: self.machine_id.clone(),
             boot_id: self.boot_id.clone(),
+            scratch_bytes,
         })
     }
 }
@@ -85,7 +87,7 @@ mod tests {
     #[test]
     fn one_identity_is_admitted_twice_with_different_randomness() {
         let identity = Identity::new("mvm-1").unwrap();
-        let (a, b) = (identity.admission().unwrap(), identity.admission().unwrap());
+        let (a, b) = (identity.admission(0).unwrap(), identity.admission(0).unwrap());
         assert_ne!(a.entropy, b.entropy);
         assert_eq!((a.boot_id, a.machine_id), (b.boot_id, b.machine_id));
     }

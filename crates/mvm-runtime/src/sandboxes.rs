@@ -1,7 +1,6 @@
 //! All sandboxes of a home, as a process sees them that owns none: making one, finding one, and setting right what
 //! crashes left.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
@@ -9,12 +8,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{
-    CreateRequest, DeletionReport, ErrorBody, Inspection, Machine, Removed, Sandbox, State, Transition,
-};
+use mvm_wire::api::{CreateRequest, DeletionReport, ErrorBody, Inspection, Removed, Sandbox, State, Transition};
 use rustix::fs::FlockOperation;
 
 use crate::capabilities;
@@ -24,29 +20,22 @@ use crate::host::Host;
 use crate::image::Image;
 use crate::lifecycle::{self, Action};
 use crate::place::{Place, space};
+use crate::point;
+use crate::policy::{self, Operation, Policy};
 use crate::progress::Progress;
 use crate::reconcile::destroy_by_force;
+use crate::request::{as_in_snapshot, complete, decide, invalid, machine, shape};
 use crate::run;
 use crate::sandbox;
 use crate::setup;
 use crate::snapshots::{self, Snapshot};
 use crate::store::{Record, Store};
-use crate::supervisor::{self, LOCK_FD};
-use crate::vmm::qemu::Shape;
+use crate::supervisor::LOCK_FD;
 
-/// The time to live of a sandbox for which nothing was said.
-pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
-/// The longest name.
-const MAX_NAME: usize = 63;
 /// The longest path that a Unix socket can have, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
 /// Enough for a thread that does nothing but wait.
 const REAPER_STACK: usize = 64 << 10;
-/// The longest owner or idempotency key, in bytes.
-pub const MAX_KEY: usize = 256;
-/// The largest environment, in bytes, of a request.
-const MAX_ENV: usize = 128 << 10;
-
 /// The images that the disks of sandboxes and snapshots lie on, whether a name still points to them or not.
 pub fn images_in_use(home: &Home) -> Vec<Image> {
     let dirs = [home.sandboxes(), home.snapshots()];
@@ -70,6 +59,10 @@ pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress
             None => request,
         },
     )?;
+    let policy = decide(home, &request)?.decided(Operation::Up)?;
+    if let (Some(snapshot), false) = (&snapshot, request.disk_only) {
+        same_profile(snapshot, &policy)?;
+    }
     // Before anything is booted for it.
     let store = Store::open(home)?;
     if let (Ok(holder), true) = (store.find(&request.name), request.idempotency_key.is_empty()) {
@@ -81,7 +74,7 @@ pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress
     let Some(snapshot) = snapshot else {
         let ready = setup::ready(home, &request.image, progress).await?;
         let prepared = run::with_template(home, ready, &shape, true, progress).await?;
-        return found(home, request, prepared.image(), |_| Ok(()));
+        return found(home, request, policy, prepared.image(), |_| Ok(()));
     };
     let whole = match (snapshot.point(), request.disk_only) {
         (Ok(point), true) => point.check_disk(&snapshot.dir),
@@ -92,15 +85,25 @@ pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress
     };
     whole.map_err(|e| instead(e, &snapshot))?;
     let disk_only = request.disk_only;
-    let made = found(home, request, &snapshot.image()?, |place| snapshots::give(&snapshot.dir, place, disk_only));
+    let made =
+        found(home, request, policy, &snapshot.image()?, |place| snapshots::give(&snapshot.dir, place, disk_only));
     made.map_err(|e| instead(e, &snapshot))
 }
 
-/// Makes a sandbox that goes on from the point in a directory.
-pub fn create_from(home: &Home, point: &Path, request: CreateRequest) -> Result<Sandbox> {
+/// Makes a sandbox that goes on from the point in a directory, under the policy that was decided there.
+pub fn create_from(home: &Home, point: &Path, request: CreateRequest, policy: Policy) -> Result<Sandbox> {
     let image = Place::at(point).image()?;
-    found(home, complete(home, request)?, &image, |place| snapshots::give(point, place, false))
+    found(home, complete(home, request)?, policy, &image, |place| snapshots::give(point, place, false))
         .map(|(sandbox, _)| sandbox)
+}
+
+/// Memory of another policy's making may hold what this one forbids.
+fn same_profile(snapshot: &Snapshot, policy: &Policy) -> Result<()> {
+    if snapshot.record()?.profile_digest == policy::digest(&policy.profile) {
+        return Ok(());
+    }
+    let why = format!("its programs were started under another profile than {} is now", policy.profile.name);
+    Err(instead(point::refused(why), snapshot))
 }
 
 /// Says what can be done with a snapshot that cannot be gone on from.
@@ -114,34 +117,12 @@ fn instead(error: Error, snapshot: &Snapshot) -> Error {
         .hint(format!("mvmctl restore {name} --disk-only boots from its disk alone"))
 }
 
-/// A request for what was saved: image and shape are not for the caller to choose, the environment is added to.
-fn as_in_snapshot(request: CreateRequest, saved: &CreateRequest) -> Result<CreateRequest> {
-    let same = |given: u64, saved: u64| given == 0 || given == saved;
-    let CreateRequest { cpus, memory_mib, disk_bytes, .. } = request;
-    if !(request.image.is_empty() || request.image == saved.image)
-        || !same(cpus.into(), saved.cpus.into())
-        || !same(memory_mib.into(), saved.memory_mib.into())
-        || !same(disk_bytes, saved.disk_bytes)
-    {
-        return Err(invalid("image and shape are the snapshot's", "leave out image, cpus, memory and disk"));
-    }
-    let mut env = saved.env.clone();
-    env.extend(request.env);
-    Ok(CreateRequest {
-        image: saved.image.clone(),
-        cpus: saved.cpus,
-        memory_mib: saved.memory_mib,
-        disk_bytes: saved.disk_bytes,
-        env,
-        ..request
-    })
-}
-
 /// Lays a sandbox's directory, takes its name, and starts its supervisor. Its lock first, then its name: whoever finds the
 /// directory or the name finds that somebody holds the lock.
 fn found(
     home: &Home,
     request: CreateRequest,
+    policy: Policy,
     image: &Image,
     lay: impl FnOnce(&Place) -> Result<()>,
 ) -> Result<(Sandbox, bool)> {
@@ -162,7 +143,7 @@ fn found(
     write_atomically(&draft.image_record(), &record)?;
     lay(&draft)?;
     staging.commit(place.dir())?;
-    match store.create(&id, &request, &image.digest) {
+    match store.create(&id, &request, &image.digest, &policy) {
         Ok((_, true)) => {}
         Ok((record, false)) => {
             place.remove();
@@ -234,88 +215,10 @@ pub fn launch(home: &Home, place: &Place, id: &str, lock: File) -> Result<()> {
     }
 }
 
-/// Refuses what can be no name of a sandbox or a snapshot. `ids` is how ids begin, which no name does.
-pub fn check_name(name: &str, wanted: &str, ids: &str) -> Result<()> {
-    let refuse = |why: String| {
-        let error = Error::new(ErrorCode::InvalidRequest, format!("cannot {wanted}"), why);
-        Err(error.hint("choose a name such as my-box"))
-    };
-    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
-    let bytes = name.as_bytes();
-    let edges = bytes.starts_with(b"-") || bytes.ends_with(b"-");
-    if bytes.is_empty() || bytes.len() > MAX_NAME || !bytes.iter().all(plain) || edges {
-        let rule = "a name has 1 to 63 characters: lower-case letters, digits and, between them, hyphens";
-        return refuse(rule.to_owned());
-    }
-    if name.starts_with(ids) {
-        return refuse(format!("names that begin with {ids} are ids"));
-    }
-    Ok(())
-}
-
-/// Refuses what can be no environment, and says why.
-pub fn check_env(env: &BTreeMap<String, String>) -> std::result::Result<(), &'static str> {
-    if env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_ENV {
-        return Err("its environment is larger than 128 KiB");
-    }
-    if env.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
-        return Err("a variable's name is empty or has a = in it, or a NUL is in it");
-    }
-    Ok(())
-}
-
-fn invalid(why: &str, hint: &str) -> Error {
-    Error::new(ErrorCode::InvalidRequest, "cannot create the sandbox", why).hint(hint)
-}
-
-/// Fills in what a request leaves open, and refuses what no sandbox can be.
-fn complete(home: &Home, mut request: CreateRequest) -> Result<CreateRequest> {
-    let invalid = |why: &str, hint: &str| Err(invalid(why, hint));
-    if request.name.is_empty() {
-        request.name = format!("box-{}", &sandbox::new_id()?[4..]);
-    }
-    check_name(&request.name, "create the sandbox", "mvm-")?;
-    if request.lease as u8 + request.no_ttl as u8 + request.ttl_ms.is_some() as u8 > 1 {
-        return invalid("a lease, no time to live and a time to live exclude each other", "give one of them");
-    }
-    if request.no_ttl && request.owner.is_empty() {
-        return invalid(
-            "without a time to live somebody must answer for it",
-            "name who with --owner NAME, or give a --ttl",
-        );
-    }
-    if request.owner.len() > MAX_KEY || request.idempotency_key.len() > MAX_KEY {
-        return invalid("an owner or an idempotency key has at most 256 bytes", "use a shorter one");
-    }
-    if let Err(why) = check_env(&request.env) {
-        return invalid(why, "write it NAME=VALUE, and pass large data as files");
-    }
-    supervisor::check_ports(home, &request.ports)?;
-    if !request.lease && !request.no_ttl && request.ttl_ms.is_none() {
-        request.ttl_ms = Some(DEFAULT_TTL.as_millis() as u64);
-    }
-    if request.ttl_ms == Some(0) || request.ttl_ms.is_some_and(|ttl| ttl > 366 * 86_400_000) {
-        return invalid("a time to live is above zero and at most a year", "give a --ttl such as 30m");
-    }
-    let or = |value: u32, default: u32| if value == 0 { default } else { value };
-    request.cpus = or(request.cpus, 1);
-    request.memory_mib = or(request.memory_mib, 256);
-    request.disk_bytes = if request.disk_bytes == 0 { 4 << 30 } else { request.disk_bytes };
-    if request.image.is_empty() {
-        request.image = "debian".into();
-    }
-    Ok(request)
-}
-
 fn taken(name: &str, state: State) -> Error {
     let why = format!("there is one of this name, it is {state}");
     Error::new(ErrorCode::AlreadyExists, format!("cannot create the sandbox {name}"), why)
         .hint(format!("use another name, or mvmctl destroy {name}"))
-}
-
-/// The shape of a completed request.
-pub fn shape(request: &CreateRequest) -> Shape {
-    Shape { memory_mib: request.memory_mib, cpus: request.cpus, disk_bytes: request.disk_bytes }
 }
 
 /// A sandbox as the API shows it.
@@ -332,7 +235,7 @@ pub fn describe(home: &Home, record: &Record) -> Sandbox {
         cleanup: record.cleanup.clone(),
         image: request.image.clone(),
         image_digest: record.image_digest.clone(),
-        machine: Machine { cpus: request.cpus, memory_mib: request.memory_mib, disk_bytes: request.disk_bytes },
+        machine: machine(request),
         legal: lifecycle::legal(record.state).iter().map(Action::to_string).collect(),
         socket: Place::of(home, &record.id).socket().display().to_string(),
     }
@@ -347,7 +250,8 @@ pub fn inspection(
 ) -> Inspection {
     let env = record.request.env.keys().cloned().collect();
     let capabilities = Host::load(home).map(|host| capabilities::of(&host)).unwrap_or_default();
-    Inspection { sandbox: describe(home, record), isolation, capabilities, env, ports: Vec::new(), history }
+    let (sandbox, plan) = (describe(home, record), record.policy.plan.clone());
+    Inspection { sandbox, plan, isolation, capabilities, env, ports: Vec::new(), history }
 }
 
 /// What is about to be deleted, and what that does not mean.

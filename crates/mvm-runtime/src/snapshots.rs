@@ -15,7 +15,7 @@ use crate::home::{Home, Staging, read_json, write_atomically};
 use crate::image::Image;
 use crate::place::{Place, space};
 use crate::point::{self, Point};
-use crate::sandboxes::check_name;
+use crate::request::check_name;
 
 const RECORD: &str = "snapshot.json";
 /// Held while a name is taken.
@@ -34,6 +34,9 @@ pub struct Record {
     pub request: CreateRequest,
     /// Commands that ran.
     pub running_jobs: u64,
+    /// SHA-256 of the profile under which they ran, in hex.
+    #[serde(default)]
+    pub profile_digest: String,
 }
 
 /// A snapshot that was found.

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::host::boot_id;
 use crate::lifecycle::{self, Action, Verdict};
+use crate::policy::Policy;
 use crate::time;
 
 /// How long a process waits for another one's transaction.
@@ -23,7 +24,7 @@ CREATE TABLE sandboxes (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, state TEXT NOT NULL, cause TEXT NOT NULL, since_ms INTEGER NOT NULL,
     created_ms INTEGER NOT NULL, request TEXT NOT NULL, image_digest TEXT NOT NULL,
     cleanup TEXT NOT NULL, deadline_ms INTEGER, deadline_boottime_ms INTEGER, boot_id TEXT NOT NULL,
-    idempotency_key TEXT, report TEXT
+    idempotency_key TEXT, report TEXT, policy TEXT
 ) STRICT;
 CREATE UNIQUE INDEX live_names ON sandboxes (name) WHERE state != 'destroyed';
 CREATE UNIQUE INDEX live_keys ON sandboxes (idempotency_key) WHERE state != 'destroyed';
@@ -32,8 +33,11 @@ CREATE TABLE history (
     before TEXT NOT NULL, after TEXT NOT NULL, cause TEXT NOT NULL
 ) STRICT;
 CREATE INDEX history_of ON history (sandbox);
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 ";
+
+/// From version 1, which knew no policies.
+const ADD_POLICIES: &str = "ALTER TABLE sandboxes ADD COLUMN policy TEXT; PRAGMA user_version = 2;";
 
 /// What is stored about a sandbox.
 #[derive(Debug, Clone)]
@@ -56,6 +60,8 @@ pub struct Record {
     pub image_digest: String,
     /// How it ends when nobody ends it.
     pub cleanup: Cleanup,
+    /// What decides about it.
+    pub policy: Policy,
     deadline: Option<time::Deadline>,
     /// What its deletion left to say.
     pub report: Option<DeletionReport>,
@@ -115,7 +121,13 @@ impl Store {
 
     /// Takes a name for a new sandbox, which is `creating` from now on. With an idempotency key that is in use, returns
     /// that sandbox and false.
-    pub fn create(&mut self, id: &str, request: &CreateRequest, image_digest: &str) -> Result<(Record, bool)> {
+    pub fn create(
+        &mut self,
+        id: &str,
+        request: &CreateRequest,
+        image_digest: &str,
+        policy: &Policy,
+    ) -> Result<(Record, bool)> {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(broken)?;
         let key = Some(&request.idempotency_key).filter(|key| !key.is_empty());
         if let Some(key) = key {
@@ -141,8 +153,8 @@ impl Store {
         let now = time::now_ms();
         tx.execute(
             "INSERT INTO sandboxes (id, name, state, cause, since_ms, created_ms, request, image_digest, cleanup, \
-             deadline_ms, deadline_boottime_ms, boot_id, idempotency_key) \
-             VALUES (?1, ?2, 'creating', 'requested', ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             deadline_ms, deadline_boottime_ms, boot_id, idempotency_key, policy) \
+             VALUES (?1, ?2, 'creating', 'requested', ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
                 id,
                 request.name,
@@ -153,7 +165,8 @@ impl Store {
                 deadline.as_ref().map(|d| d.wall_ms),
                 deadline.as_ref().map(|d| d.boottime_ms),
                 boot_id(),
-                key
+                key,
+                json(policy)?
             ],
         )
         .map_err(broken)?;
@@ -286,7 +299,8 @@ fn migrate(db: &mut Connection) -> Result<()> {
     let version: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(broken)?;
     match version {
         0 => tx.execute_batch(SCHEMA).map_err(broken)?,
-        1 => {}
+        1 => tx.execute_batch(ADD_POLICIES).map_err(broken)?,
+        2 => {}
         other => {
             return Err(Error::new(
                 ErrorCode::Incompatible,
@@ -330,7 +344,7 @@ fn select(db: &Connection, condition: &str, value: &str) -> Result<Vec<Record>> 
 fn query(condition: &str) -> String {
     format!(
         "SELECT id, name, state, cause, since_ms, created_ms, request, image_digest, cleanup, deadline_ms, \
-         deadline_boottime_ms, boot_id, report FROM sandboxes WHERE {condition}"
+         deadline_boottime_ms, boot_id, report, policy FROM sandboxes WHERE {condition}"
     )
 }
 
@@ -350,6 +364,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Record> {
         request: from_json(row, 6)?,
         image_digest: row.get(7)?,
         cleanup: from_json(row, 8)?,
+        policy: row.get::<_, Option<String>>(13)?.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
         deadline,
         report: row.get::<_, Option<String>>(12)?.and_then(|text| serde_json::from_str(&text).ok()),
     })
@@ -397,10 +412,13 @@ mod tests {
     #[test]
     fn a_name_is_taken_by_the_living_and_free_after_the_end() {
         let (_dir, _, mut store) = store();
-        store.create("mvm-1", &request("box"), "d").unwrap();
-        assert_eq!(store.create("mvm-2", &request("box"), "d").unwrap_err().code, ErrorCode::AlreadyExists);
+        store.create("mvm-1", &request("box"), "d", &Policy::default()).unwrap();
+        assert_eq!(
+            store.create("mvm-2", &request("box"), "d", &Policy::default()).unwrap_err().code,
+            ErrorCode::AlreadyExists
+        );
         store.destroyed("mvm-1", "asked", &DeletionReport { id: "mvm-1".into(), ..Default::default() }).unwrap();
-        assert!(store.create("mvm-2", &request("box"), "d").unwrap().1);
+        assert!(store.create("mvm-2", &request("box"), "d", &Policy::default()).unwrap().1);
         assert_eq!(store.find("box").unwrap().id, "mvm-2");
         assert_eq!(store.find_destroyed("box").unwrap().unwrap().report.unwrap().id, "mvm-1");
     }
@@ -408,7 +426,7 @@ mod tests {
     #[test]
     fn every_change_is_recorded_with_its_cause() {
         let (_dir, home, mut store) = store();
-        store.create("mvm-1", &request("box"), "d").unwrap();
+        store.create("mvm-1", &request("box"), "d", &Policy::default()).unwrap();
         assert_eq!(store.apply("mvm-1", Action::Ready, "answered").unwrap(), Outcome::Moved);
         assert_eq!(store.apply("mvm-1", Action::Stop, "asked").unwrap(), Outcome::Moved);
         assert_eq!(store.apply("mvm-1", Action::Stop, "asked again").unwrap(), Outcome::Already);
@@ -424,11 +442,11 @@ mod tests {
     fn a_repeated_request_creates_once_and_another_one_is_refused() {
         let (_dir, _, mut store) = store();
         let keyed = CreateRequest { idempotency_key: "k".into(), ..request("box") };
-        assert!(store.create("mvm-1", &keyed, "d").unwrap().1);
-        let (again, new) = store.create("mvm-2", &keyed, "d").unwrap();
+        assert!(store.create("mvm-1", &keyed, "d", &Policy::default()).unwrap().1);
+        let (again, new) = store.create("mvm-2", &keyed, "d", &Policy::default()).unwrap();
         assert_eq!((again.id.as_str(), new), ("mvm-1", false));
         let other = CreateRequest { name: "other".into(), ..keyed };
-        assert_eq!(store.create("mvm-3", &other, "d").unwrap_err().code, ErrorCode::InvalidRequest);
+        assert_eq!(store.create("mvm-3", &other, "d", &Policy::default()).unwrap_err().code, ErrorCode::InvalidRequest);
     }
 
     #[test]
@@ -436,7 +454,7 @@ mod tests {
         let (_dir, home, _) = store();
         let create = |n: usize| {
             let mut store = Store::open(&home).unwrap();
-            store.create(&format!("mvm-{n}"), &request("box"), "d").is_ok()
+            store.create(&format!("mvm-{n}"), &request("box"), "d", &Policy::default()).is_ok()
         };
         let won = std::thread::scope(|scope| {
             let create = &create;
@@ -462,7 +480,7 @@ mod tests {
     fn environments_go_with_the_sandbox() {
         let (_dir, _, mut store) = store();
         let env = [("TOKEN".to_owned(), "secret".to_owned())].into();
-        store.create("mvm-1", &CreateRequest { env, ..request("box") }, "d").unwrap();
+        store.create("mvm-1", &CreateRequest { env, ..request("box") }, "d", &Policy::default()).unwrap();
         store.destroyed("mvm-1", "asked", &DeletionReport::default()).unwrap();
         assert!(store.get("mvm-1").unwrap().request.env.is_empty());
     }

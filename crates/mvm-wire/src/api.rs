@@ -9,11 +9,13 @@ use crate::ErrorCode;
 
 mod files;
 mod logs;
+mod policy;
 mod ports;
 mod snapshots;
 
 pub use files::{CopyReport, CopyRequest, FileInfo, MkdirRequest, RemoveRequest, RenameRequest, Skipped, Written};
 pub use logs::{GapCause, LogEvent, LogGap, LogLine, LogSource};
+pub use policy::{Denial, Enforced, Plan, PlanLine};
 pub use ports::{Port, PortName, PortRequest, PortStatus};
 pub use snapshots::{ForkRequest, Forked, Snapshot, SnapshotRequest};
 
@@ -189,6 +191,14 @@ pub struct CreateRequest {
     pub snapshot: String,
     /// Of the snapshot take only the disk, and boot on it.
     pub disk_only: bool,
+    /// The profile of the policy that decides about it, and about all that is asked of it later; `standard` if empty.
+    pub profile: String,
+    /// The caller knows that `permissive` refuses nothing. Without it that profile is refused.
+    pub accept_risk: bool,
+    /// Layers of isolation that must apply besides the profile's.
+    pub require: Vec<String>,
+    /// Layers of isolation that the profile demands and that may be missing all the same.
+    pub allow_missing: Vec<String>,
 }
 
 /// A sandbox.
@@ -241,6 +251,8 @@ pub struct Inspection {
     /// The sandbox.
     #[serde(flatten)]
     pub sandbox: Sandbox,
+    /// What the policy decided when it was made.
+    pub plan: Plan,
     /// What keeps its machine apart from the host; null without a machine.
     pub isolation: Option<serde_json::Value>,
     /// What its backend can do, and what not.
@@ -489,4 +501,7 @@ pub struct ErrorObject {
     /// The capability that is missing, for `BackendUnsupported`.
     #[serde(default)]
     pub capability: Option<String>,
+    /// Every reason why a policy refused it, for `PolicyDenied`.
+    #[serde(default)]
+    pub denials: Vec<Denial>,
 }

@@ -68,6 +68,9 @@ pub struct Admit {
     pub machine_id: String,
     /// A UUID, for `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
+    /// Commands cannot write to the root file system, and find this much room, in bytes, in `/tmp`; 0 leaves both as they
+    /// are. It is for the life of the machine.
+    pub scratch_bytes: u64,
 }
 
 /// What the guest found after an [`Admit`], read back from its kernel. The host compares it with what it sent.
@@ -83,6 +86,8 @@ pub struct Admitted {
     pub realtime_ns: u64,
     /// Whether the kernel took the entropy and reseeded from it.
     pub reseeded: bool,
+    /// Whether the root file system is read-only for commands.
+    pub read_only: bool,
 }
 
 /// A command to run.
@@ -100,6 +105,10 @@ pub struct Exec {
     pub tty: Option<TermSize>,
     /// Whether input frames follow; otherwise its standard input is empty.
     pub stdin: bool,
+    /// It must run as an ordinary user, and none of its processes ever gains privileges.
+    pub unprivileged: bool,
+    /// Processes and threads it may have at once; 0 for as many as the machine can have.
+    pub max_processes: u32,
 }
 
 /// Columns and rows of a terminal.

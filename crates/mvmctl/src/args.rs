@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+pub use mvm_runtime::units::{parse_duration, parse_size};
 
+use crate::policy::{PolicyArgs, PolicyCommand};
 use crate::sandbox::args::{
     AttachArgs, CpArgs, DestroyArgs, DownArgs, ExecArgs, ForkArgs, FsCommand, GcArgs, KeepArgs, KillArgs, LogsArgs,
     OneArgs, PortCommand, PsArgs, RestoreArgs, SnapshotCommand, UpArgs, WaitArgs,
@@ -82,6 +84,9 @@ pub enum Command {
     Destroy(DestroyArgs),
     /// Give a sandbox another time to live
     Keep(KeepArgs),
+    /// Show and check the profiles that decide what may run
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Set right what crashes left, and forget the records of destroyed sandboxes
     Gc(GcArgs),
     /// Supervise one sandbox; called by `up`, not by people
@@ -119,11 +124,13 @@ pub enum Command {
     after_help = "Exit status: the command's own; 128+N if signal N ended it; 124 if --timeout ended it; 125 if mvm \
     failed; 126 if a policy refused it or the command is not executable; 127 if there is no such command.\n\nExamples:\n  \
     mvmctl run -- python3 -c 'print(1 + 1)'\n  echo hi | mvmctl run -i -- tr a-z A-Z\n  \
-    mvmctl run --timeout 10s --memory 512M -- ./untrusted.sh\n  mvmctl run -it -- bash"
+    mvmctl run --timeout 10s --memory 512M -- ./untrusted.sh\n  mvmctl run -it -- bash\n  mvmctl run --profile restrictive -- python3 generated.py"
 )]
 pub struct RunArgs {
     #[command(flatten)]
     pub machine: MachineArgs,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
     /// Kill the command after this time (10s, 1.5m, 500ms; a plain number is seconds); then exit with 124
     #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true)]
     pub timeout: Option<Duration>,
@@ -256,45 +263,6 @@ pub fn parse() -> Result<Cli, clap::Error> {
     Cli::try_parse()
 }
 
-/// `10`, `10s`, `1.5m`, `500ms`, `1h`: above zero.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        "d" => 86400.0,
-        _ => return Err("not a time; write it like 10s, 1.5m or 500ms".into()),
-    };
-    let value: f64 = number.parse().map_err(|_| "not a time; write it like 10s, 1.5m or 500ms".to_owned())?;
-    let seconds = value * scale;
-    if seconds <= 0.0 {
-        return Err("a time must be above zero".into());
-    }
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|d| d.as_secs() <= 366 * 86400)
-        .ok_or_else(|| "more than a year".into())
-}
-
-/// `100`, `64K`, `1M`, `4G`: bytes.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err("not a size; write it like 64K, 512M or 4G".into()),
-    };
-    let value: u64 = number.parse().map_err(|_| "not a size; write it like 64K, 512M or 4G".to_owned())?;
-    value.checked_mul(1 << shift).ok_or_else(|| "more than any disk holds".into())
-}
-
 /// A memory size; a plain number is MiB. Returns MiB.
 fn parse_memory(text: &str) -> Result<u32, String> {
     let bytes =
@@ -336,27 +304,11 @@ mod tests {
     }
 
     #[test]
-    fn times() {
-        assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        for bad in ["0", "-1", "abc", "", ".", "1x", "1e9999", "99999999999999d", "0ms", "NaN"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn sizes() {
-        assert_eq!(parse_size("4G"), Ok(4 << 30));
-        assert_eq!(parse_size("64k"), Ok(64 << 10));
-        assert_eq!(parse_size("1MiB"), Ok(1 << 20));
         assert_eq!(parse_memory("256"), Ok(256));
         assert_eq!(parse_memory("1G"), Ok(1024));
         assert!(parse_memory("0").is_err() && parse_memory("1000K").is_err() && parse_disk("0").is_err());
         assert!(parse_cpus("0").is_err() && parse_cpus("-1").is_err() && parse_cpus("2") == Ok(2));
-        for bad in ["-1", "x", "", "1.5G", "99999999999999999999", "99999999999999T"] {
-            assert!(parse_size(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use mvm_runtime::{Error, Home, Result};
 
 use crate::args::{Cli, Command};
 use crate::sandbox::{change, exec, fs, logs, port, show, snapshot, up};
-use crate::{bench, doctor, output, run, setup, template};
+use crate::{bench, doctor, output, policy, run, setup, template};
 
 /// Does what was asked.
 pub fn dispatch(cli: Cli) -> u8 {
@@ -35,6 +35,7 @@ pub fn dispatch(cli: Cli) -> u8 {
         Command::Kill(args) => change::kill(args),
         Command::Destroy(args) => change::destroy(args),
         Command::Keep(args) => change::keep(args),
+        Command::Policy(command) => policy::policy(command),
         Command::Gc(args) => change::gc(args),
         Command::Supervise { id } => block_on(async { mvm_runtime::supervisor::supervise(Home::locate()?, &id).await })
             .map_or_else(|error| output::error(&error, false), |()| output::SUCCESS),

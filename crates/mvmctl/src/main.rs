@@ -5,6 +5,7 @@ mod bench;
 mod commands;
 mod doctor;
 mod output;
+mod policy;
 mod progress;
 mod run;
 mod sandbox;

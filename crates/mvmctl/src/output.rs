@@ -17,8 +17,15 @@ pub fn error(error: &Error, as_json: bool) -> u8 {
     if as_json {
         line(&as_line(error));
     } else {
-        eprintln!("mvmctl: {}: {}", error.what, error.why);
-        if !error.hint.is_empty() {
+        match error.denials.len() {
+            0 | 1 => eprintln!("mvmctl: {}: {}", error.what, error.why),
+            many => eprintln!("mvmctl: {}, for {many} reasons:", error.what),
+        }
+        if error.denials.len() > 1 {
+            for denial in &error.denials {
+                eprintln!("  {} [{}]\n    try: {}", denial.reason, denial.rule, denial.remedy);
+            }
+        } else if !error.hint.is_empty() {
             eprintln!("  try: {}", error.hint);
         }
     }

@@ -1,7 +1,9 @@
 //! `mvmctl run`: streams as they come, or one JSON object at the end; exits as the command did.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
+use mvm_runtime::policy::{self, Operation, Policy, Profile};
 use mvm_runtime::run::{self as runtime, RunRequest};
 use mvm_runtime::vmm::qemu::Shape;
 use mvm_runtime::{Error, ErrorCode, Home, Result};
@@ -33,7 +35,15 @@ pub fn run(args: RunArgs) -> u8 {
 async fn execute(args: RunArgs) -> Result<u8> {
     let mut control = signals::listen();
     let home = Home::locate()?;
-    let request = request(&args)?;
+    let profile = policy::load(&args.policy.profile)?;
+    let mut request = request(&args, &profile)?;
+    let env = args.env.iter().map(|(name, _)| name.as_str()).collect();
+    let decided = runtime::decide(&home, &request, &args.policy.choice(), profile, args.max_output, env)?;
+    if args.policy.dry_run {
+        return Ok(crate::policy::print(&decided.plan, args.json));
+    }
+    request.policy = decided.decided(Operation::Run)?;
+    let (max_output, timeout) = bounds(&request.policy);
     let progress = Drawn::new(args.quiet || args.json);
     let prepared = runtime::prepare(&home, &request, &progress).await?;
     drop(progress);
@@ -41,7 +51,8 @@ async fn execute(args: RunArgs) -> Result<u8> {
     let raw = if args.tty && args.interactive { terminal::Raw::enter() } else { None };
     signals::command_runs();
     if args.json {
-        let mut captured = Captured::new(args.max_output.unwrap_or(JSON_OUTPUT_LIMIT));
+        let mut captured =
+            Captured::new(args.max_output.unwrap_or(JSON_OUTPUT_LIMIT).min(max_output.unwrap_or(u64::MAX)));
         let result = runtime::run(&prepared, &request, feed, &mut control, &mut captured).await?;
         let mut object = streams::as_json(&result.result, &captured);
         object["run_id"] = json!(result.run_id);
@@ -51,15 +62,21 @@ async fn execute(args: RunArgs) -> Result<u8> {
         output::print_json(&object);
         return Ok(result.result.exit_status());
     }
-    let mut streamed = Streamed::new(args.max_output);
+    let mut streamed = Streamed::new(max_output);
     let result = runtime::run(&prepared, &request, feed, &mut control, &mut streamed).await?;
     drop(raw);
     streamed.flush().await;
-    streams::report(&result.result, &streamed, &request.image, args.timeout, args.quiet);
+    streams::report(&result.result, &streamed, &request.image, timeout, args.quiet);
     Ok(result.result.exit_status())
 }
 
-fn request(args: &RunArgs) -> Result<RunRequest> {
+/// Bytes of each output stream, and the time that the command may take.
+fn bounds(policy: &Policy) -> (Option<u64>, Option<Duration>) {
+    let enforced = &policy.plan.enforced;
+    (enforced.output_bytes, enforced.timeout_ms.map(Duration::from_millis))
+}
+
+fn request(args: &RunArgs, profile: &Profile) -> Result<RunRequest> {
     let MachineArgs { image, cpus, memory, disk } = args.machine.clone();
     if args.tty && args.interactive && !std::io::stdin().is_terminal() {
         return Err(Error::new(
@@ -73,21 +90,22 @@ fn request(args: &RunArgs) -> Result<RunRequest> {
         image,
         shape: Shape { memory_mib: memory, cpus, disk_bytes: disk },
         argv: args.command.clone(),
-        env: environment(args),
+        env: environment(args, profile),
         cwd: args.cwd.clone(),
         user: args.user.clone(),
         stdin: args.interactive,
         tty: args.tty.then(terminal::size),
         timeout: args.timeout,
         no_template: args.no_template,
+        policy: Policy::default(),
     })
 }
 
-fn environment(args: &RunArgs) -> Vec<(String, String)> {
+fn environment(args: &RunArgs, profile: &Profile) -> Vec<(String, String)> {
     let mut env = Vec::new();
     if args.tty {
         // What the guest's programs draw is drawn by the user's terminal.
-        env.push(("TERM".to_owned(), std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned())));
+        env.push(("TERM".to_owned(), terminal::kind(profile).unwrap_or_else(|| "xterm".to_owned())));
     }
     env.extend(args.env.iter().cloned());
     env

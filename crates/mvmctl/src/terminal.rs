@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::sync::Mutex;
 
+use mvm_runtime::policy::Profile;
 use mvm_wire::guest::TermSize;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
@@ -46,4 +47,9 @@ pub fn restore() {
     if let Some(before) = BEFORE.lock().ok().and_then(|mut before| before.take()) {
         let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &before);
     }
+}
+
+/// What the user's terminal is, unless the policy keeps that from a guest.
+pub fn kind(profile: &Profile) -> Option<String> {
+    profile.env.allow("TERM").then(|| std::env::var("TERM").ok()).flatten()
 }

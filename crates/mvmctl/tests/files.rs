@@ -34,9 +34,10 @@ fn in_machine(test: impl AsyncFnOnce(&Guest)) {
             tty: None,
             timeout: None,
             no_template: false,
+            policy: Default::default(),
         };
         let prepared = run::prepare(&Home::at(home()), &request, &Silent).await.unwrap();
-        let ready = run::start(&prepared, &SHAPE).await.unwrap();
+        let ready = run::start(&prepared, &request).await.unwrap();
         tokio::time::timeout(Duration::from_secs(300), test(&ready.guest)).await.expect("no hang");
     });
 }

@@ -21,6 +21,7 @@ use super::{Supervisor, commands, files, lease, logs, ports, snapshots};
 use crate::error::Error;
 use crate::lifecycle;
 use crate::place::space;
+use crate::policy::{Ask, Operation};
 use crate::vmm::guest::Guest;
 
 #[derive(OpenApi)]
@@ -184,8 +185,14 @@ impl std::ops::Deref for Reached {
 }
 
 impl Supervisor {
-    /// The session with the guest, for what moves files. It lasts at least until the result is dropped, unless it breaks.
-    pub async fn guest(&self, wanted: &str) -> crate::Result<Reached> {
+    /// The session with the guest, for what moves files, if the policy allows that.
+    pub async fn guest(&self, operation: Operation, wanted: &str) -> crate::Result<Reached> {
+        self.policy.admit(operation, &Ask::default())?;
+        self.session(wanted).await
+    }
+
+    /// The session with the guest. It lasts at least until the result is dropped, unless it breaks.
+    pub async fn session(&self, wanted: &str) -> crate::Result<Reached> {
         let transfer = self.transfers.clone().read_owned().await;
         let slot = self.machine.lock().await;
         let guest = slot.as_ref().and_then(|running| running.guest().cloned());
@@ -205,6 +212,8 @@ impl Supervisor {
             let what = format!("cannot give the sandbox {} a time to live", record.name);
             return Err(Error::new(ErrorCode::InvalidState, what, "it ends with the lease of its owner"));
         }
+        let ttl_ms = Some(Some(ttl.as_millis() as u64));
+        self.policy.admit(Operation::Keep, &Ask { ttl_ms, ..Ask::default() })?;
         let on_expiry = on_expiry.unwrap_or(record.on_expiry());
         self.store().keep(&self.id, ttl, on_expiry)?;
         self.kept.notify_one();

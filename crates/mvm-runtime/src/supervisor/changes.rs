@@ -14,6 +14,7 @@ use super::machine::Running;
 use crate::error::{Error, Result};
 use crate::lifecycle::{self, Action, Verdict};
 use crate::point;
+use crate::policy::{Ask, Operation};
 use crate::sandboxes;
 use crate::store::{Outcome, Record};
 
@@ -126,6 +127,7 @@ impl Supervisor {
 
     /// Saves it, and ends everything of it that runs.
     pub async fn pause(self: &Arc<Self>, cause: &str) -> Result<Sandbox> {
+        self.policy.admit(Operation::Snapshot, &Ask::default())?;
         let _transfers = self.no_transfers("pause").await?;
         let mut slot = self.machine.lock().await;
         if !self.moves(Action::Pause)? {

@@ -21,7 +21,8 @@ use super::jobs::Job;
 use super::output::Piece;
 use crate::command::Control;
 use crate::error::Error;
-use crate::sandboxes;
+use crate::policy::{Ask, Operation};
+use crate::request;
 
 /// Starts a command. Answers with the job; for an attached one with its events, and the command ends when the
 /// connection does.
@@ -189,7 +190,15 @@ impl Supervisor {
         let slot = self.machine.lock().await;
         let running = slot.as_ref().and_then(|running| Some((running, running.guest()?)));
         let (running, guest) = running.ok_or_else(|| self.not_running("run a command in"))?;
-        let exec = running.exec(&request);
+        let ask = Ask {
+            env: request.env.keys().map(String::as_str).collect(),
+            user: &request.user,
+            timeout_ms: request.timeout_ms,
+            ..Ask::default()
+        };
+        let plan = self.policy.admit(Operation::Exec, &ask)?;
+        let exec = running.exec(&request, &plan.enforced);
+        let request = JobRequest { timeout_ms: plan.enforced.timeout_ms, ..request };
         self.jobs.start(guest, request, exec)
     }
 }
@@ -203,8 +212,8 @@ fn check(request: &JobRequest) -> crate::Result<()> {
     if request.cwd.contains('\0') || request.user.contains('\0') {
         return refuse("there is a NUL in its working directory or its user");
     }
-    if request.idempotency_key.len() > sandboxes::MAX_KEY {
+    if request.idempotency_key.len() > request::MAX_KEY {
         return refuse("an idempotency key has at most 256 bytes");
     }
-    sandboxes::check_env(&request.env).or_else(refuse)
+    request::check_env(&request.env).or_else(refuse)
 }

@@ -20,6 +20,7 @@ use utoipa::IntoParams;
 use super::http::{Answer, Asked, Failed, Given, Octets, Shared, invalid};
 use crate::copy::{self, Limits, Report};
 use crate::error::Error;
+use crate::policy::Operation;
 use crate::text::harmless;
 
 const DIRECTORY_MODE: u32 = 0o755;
@@ -41,7 +42,7 @@ pub struct ReadQuery {
 #[utoipa::path(get, path = "/v1/files", params(ReadQuery), responses(
     (status = 200, body = inline(Octets), content_type = "application/octet-stream"), (status = "default", body = ErrorBody)))]
 pub async fn read(State(supervisor): Shared, Asked(query): Asked<ReadQuery>) -> std::result::Result<Response, Failed> {
-    let guest = supervisor.guest("read a file of").await?;
+    let guest = supervisor.guest(Operation::FilesOut, "read a file of").await?;
     let mut reading = guest.read_file(query.path.as_bytes(), query.offset, query.len).await?;
     // What fails at once is an error response; what fails later can only break the body off.
     let first = reading.next().await?.map(Bytes::copy_from_slice);
@@ -86,7 +87,7 @@ pub struct WriteQuery {
 #[utoipa::path(put, path = "/v1/files", params(WriteQuery), request_body(content = inline(Octets), content_type = "application/octet-stream"), responses(
     (status = 200, body = Written), (status = "default", body = ErrorBody)))]
 pub async fn write(State(supervisor): Shared, Asked(query): Asked<WriteQuery>, body: Body) -> Answer<Written> {
-    let guest = supervisor.guest("write a file of").await?;
+    let guest = supervisor.guest(Operation::FilesIn, "write a file of").await?;
     let write = Write {
         path: query.path.into_bytes(),
         mode: query.mode,
@@ -115,7 +116,7 @@ pub struct PathQuery {
 /// What is in a directory, sorted by name.
 #[utoipa::path(get, path = "/v1/files/list", params(PathQuery), responses((status = 200, body = Vec<FileInfo>), (status = "default", body = ErrorBody)))]
 pub async fn list(State(supervisor): Shared, Asked(query): Asked<PathQuery>) -> Answer<Vec<FileInfo>> {
-    let guest = supervisor.guest("list a directory of").await?;
+    let guest = supervisor.guest(Operation::FilesOut, "list a directory of").await?;
     let entries = guest.list_dir(query.path.as_bytes()).await?;
     Ok(Json(entries.into_iter().map(info).collect()))
 }
@@ -134,7 +135,7 @@ pub struct StatQuery {
 /// Describes a file.
 #[utoipa::path(get, path = "/v1/files/stat", params(StatQuery), responses((status = 200, body = FileInfo), (status = "default", body = ErrorBody)))]
 pub async fn stat(State(supervisor): Shared, Asked(query): Asked<StatQuery>) -> Answer<FileInfo> {
-    let guest = supervisor.guest("look at a file of").await?;
+    let guest = supervisor.guest(Operation::FilesOut, "look at a file of").await?;
     Ok(Json(info(guest.stat(query.path.as_bytes(), query.follow).await?)))
 }
 
@@ -170,7 +171,7 @@ pub async fn mkdir(
     State(supervisor): Shared,
     Given(request): Given<MkdirRequest>,
 ) -> std::result::Result<StatusCode, Failed> {
-    let guest = supervisor.guest("make a directory in").await?;
+    let guest = supervisor.guest(Operation::FilesIn, "make a directory in").await?;
     let mode = request.mode.unwrap_or(DIRECTORY_MODE);
     guest.mkdir(request.path.as_bytes(), mode, request.parents, "").await?;
     Ok(StatusCode::NO_CONTENT)
@@ -182,7 +183,7 @@ pub async fn rename(
     State(supervisor): Shared,
     Given(request): Given<RenameRequest>,
 ) -> std::result::Result<StatusCode, Failed> {
-    let guest = supervisor.guest("rename a file of").await?;
+    let guest = supervisor.guest(Operation::FilesIn, "rename a file of").await?;
     guest.rename(request.from.as_bytes(), request.to.as_bytes()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -193,7 +194,7 @@ pub async fn remove(
     State(supervisor): Shared,
     Given(request): Given<RemoveRequest>,
 ) -> std::result::Result<StatusCode, Failed> {
-    let guest = supervisor.guest("remove a file of").await?;
+    let guest = supervisor.guest(Operation::FilesIn, "remove a file of").await?;
     guest.remove(request.path.as_bytes(), request.recursive).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -201,7 +202,7 @@ pub async fn remove(
 /// Copies a file or directory of the host into the guest.
 #[utoipa::path(post, path = "/v1/files/copy-in", request_body = CopyRequest, responses((status = 200, body = CopyReport), (status = "default", body = ErrorBody)))]
 pub async fn copy_in(State(supervisor): Shared, Given(request): Given<CopyRequest>) -> Answer<CopyReport> {
-    let guest = supervisor.guest("copy files to").await?;
+    let guest = supervisor.guest(Operation::FilesIn, "copy files to").await?;
     let from = host_path(&request)?;
     Ok(Json(report(copy::copy_in(&guest, &from, request.guest_path.as_bytes(), "", Limits::default()).await?)))
 }
@@ -210,7 +211,7 @@ pub async fn copy_in(State(supervisor): Shared, Given(request): Given<CopyReques
 /// whatever the guest says; links that lead out of the copy are left out and listed.
 #[utoipa::path(post, path = "/v1/files/copy-out", request_body = CopyRequest, responses((status = 200, body = CopyReport), (status = "default", body = ErrorBody)))]
 pub async fn copy_out(State(supervisor): Shared, Given(request): Given<CopyRequest>) -> Answer<CopyReport> {
-    let guest = supervisor.guest("copy files from").await?;
+    let guest = supervisor.guest(Operation::FilesOut, "copy files from").await?;
     let to = host_path(&request)?;
     Ok(Json(report(copy::copy_out(&*guest, request.guest_path.as_bytes(), &to, Limits::default()).await?)))
 }

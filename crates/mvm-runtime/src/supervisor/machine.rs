@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{JobRequest, LogSource};
+use mvm_wire::api::{Enforced, JobRequest, LogSource};
 use mvm_wire::guest::{Exec, Quiesce, Request};
 
 use super::jobs::Jobs;
@@ -17,10 +17,11 @@ use crate::image::Image;
 use crate::kernel::{self, Kernel};
 use crate::place::Place;
 use crate::point::{self, Needs};
+use crate::policy;
 use crate::progress::Silent;
+use crate::request;
 use crate::run::{self, Isolation};
 use crate::sandbox::Identity;
-use crate::sandboxes;
 use crate::setup;
 use crate::store::Record;
 use crate::vmm::guest::Guest;
@@ -43,6 +44,8 @@ pub struct Running {
     env: Vec<(String, String)>,
     cwd: String,
     user: String,
+    /// Room beside a root that is read-only, in bytes; 0 if it can be written to.
+    scratch_bytes: u64,
 }
 
 /// How a machine ended that nobody ended.
@@ -68,7 +71,7 @@ impl Ground {
             Error::new(ErrorCode::NotFound, "cannot start the machine", "there is no guest kernel").hint("mvmctl setup")
         })?;
         let (host, image) = (Host::load(home)?, place.image()?);
-        Ok(Ground { home: home.clone(), host, kernel, image, shape: sandboxes::shape(&record.request) })
+        Ok(Ground { home: home.clone(), host, kernel, image, shape: request::shape(&record.request) })
     }
 
     fn needs(&self) -> Needs {
@@ -80,7 +83,8 @@ impl Ground {
         let mut env = self.image.config.env;
         env.extend(record.request.env.clone());
         let (cwd, user) = (self.image.config.workdir, self.image.config.user);
-        Running { machine, guest: Some(guest), identity, needs, isolation, env, cwd, user }
+        let scratch_bytes = record.policy.scratch_bytes();
+        Running { machine, guest: Some(guest), identity, needs, isolation, env, cwd, user, scratch_bytes }
     }
 }
 
@@ -100,7 +104,7 @@ impl Running {
         }
         let disks = place.open_disks(&ground.image)?;
         let run::Ready { machine, guest, identity, isolation, .. } =
-            run::start_on(&prepared, &ground.shape, record.id.clone(), disks).await?;
+            run::start_on(&prepared, &ground.shape, &record.policy, record.id.clone(), disks).await?;
         Ok(ground.run(machine, guest, identity, isolation, record))
     }
 
@@ -127,10 +131,11 @@ impl Running {
             memory: Memory::CopyOnWrite(memory),
             disks: place.open_disks(&ground.image)?,
             origin: Origin::Restore { devices, paused: true },
+            require: &record.policy.require,
         })?;
         machine.control().await?.loaded().await.map_err(|e| point::refused(format!("{}: {}", e.what, e.why)))?;
         place.consume_saved()?;
-        let guest = wake(&mut machine, &identity, jobs).await?;
+        let guest = wake(&mut machine, &identity, record.policy.scratch_bytes(), jobs).await?;
         let isolation = Isolation::of(&ground.host, &machine, true);
         Ok(ground.run(machine, guest, identity, isolation, record))
     }
@@ -155,7 +160,7 @@ impl Running {
 
     /// Lets it go on from where [`Running::hold`] stopped it.
     pub async fn go_on(&mut self, jobs: &Jobs) -> Result<()> {
-        self.guest = Some(wake(&mut self.machine, &self.identity, jobs).await?);
+        self.guest = Some(wake(&mut self.machine, &self.identity, self.scratch_bytes, jobs).await?);
         Ok(())
     }
 
@@ -210,19 +215,27 @@ impl Running {
         self.machine.pid()
     }
 
-    /// A request for a command as the guest takes it.
-    pub fn exec(&self, request: &JobRequest) -> Exec {
+    /// A request for a command as the guest takes it, within the bounds that were decided.
+    pub fn exec(&self, request: &JobRequest, enforced: &Enforced) -> Exec {
         let or_default = |value: &String, default: &String| if value.is_empty() { default } else { value }.clone();
         let mut env = self.env.clone();
         env.extend(request.env.clone());
-        Exec {
+        if request.tty.is_some() && !env.iter().any(|(name, _)| name == "TERM") {
+            env.push(("TERM".into(), "xterm".into()));
+        }
+        let mut exec = Exec {
             argv: request.argv.clone(),
             env,
-            cwd: or_default(&request.cwd, &self.cwd),
-            user: or_default(&request.user, &self.user),
+            cwd: request.cwd.clone(),
+            user: request.user.clone(),
             tty: super::jobs::terminal(request),
             stdin: request.stdin,
-        }
+            ..Exec::default()
+        };
+        policy::enforce(enforced, &mut exec);
+        exec.cwd = or_default(&exec.cwd, &self.cwd);
+        exec.user = or_default(&exec.user, &self.user);
+        exec
     }
 
     /// Has the guest write everything to its disk, then ends the machine. Says if the guest did not.
@@ -260,11 +273,11 @@ impl Running {
 
 /// Lets a stopped machine run, admits it, and takes part in its commands again. Nothing in it goes on before it has
 /// confirmed who it is and what randomness it has.
-async fn wake(machine: &mut Machine, identity: &Identity, jobs: &Jobs) -> Result<Guest> {
+async fn wake(machine: &mut Machine, identity: &Identity, scratch_bytes: u64, jobs: &Jobs) -> Result<Guest> {
     machine.control().await?.run().await?;
     let guest = machine.greet(WAKE_LIMIT).await?;
     let admitted = async {
-        guest.admit(identity.admission()?).await?;
+        guest.admit(identity.admission(scratch_bytes)?).await?;
         jobs.kill_orphans(&guest).await?;
         guest.demand(&Request::Thaw, "go on").await
     };

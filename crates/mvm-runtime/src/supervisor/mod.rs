@@ -32,6 +32,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::home::Home;
 use crate::lifecycle::Action;
 use crate::place::Place;
+use crate::policy::Policy;
 use crate::sandboxes;
 use crate::store::{Outcome, Record, Store};
 
@@ -56,6 +57,8 @@ struct Supervisor {
     id: String,
     place: Place,
     store: Mutex<Store>,
+    /// Decides about all that is asked of the sandbox.
+    policy: Policy,
     /// Held through each change of state, so that one begins when the last one is complete.
     machine: tokio::sync::Mutex<Option<Running>>,
     jobs: Jobs,
@@ -131,6 +134,7 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
         ports: Ports::new(place.ports()),
         place,
         store: Mutex::new(store),
+        policy: record.policy.clone(),
         machine: tokio::sync::Mutex::new(None),
         jobs: Jobs::new(log.clone()),
         transfers: Arc::default(),
@@ -146,7 +150,7 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
     }
     if record.state == State::Creating {
         for port in &record.request.ports {
-            supervisor.add_port(port)?;
+            supervisor.open_asked_port(port)?;
         }
         supervisor.start_machine(&record, true).await?;
     }

@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::home::{Home, read_json, write_atomically};
 use crate::host::Host;
 use crate::lifecycle;
+use crate::policy::{Ask, Operation};
 use crate::vmm::guest::Channel;
 
 /// Ports of one sandbox.
@@ -171,6 +172,12 @@ impl Supervisor {
     /// Opens a port. It leads into the sandbox when this returns, and again after the supervisor was replaced.
     pub fn add_port(self: &Arc<Self>, request: &PortRequest) -> Result<Port> {
         check(&self.home, std::slice::from_ref(request))?;
+        self.policy.admit(Operation::Port, &Ask { ports: std::slice::from_ref(request), ..Ask::default() })?;
+        self.open_asked_port(request)
+    }
+
+    /// The same of one that was decided about already.
+    pub fn open_asked_port(self: &Arc<Self>, request: &PortRequest) -> Result<Port> {
         let name = name_of(request);
         let mut all = self.ports.all();
         if let Some(there) = all.iter().find(|there| there.name == name) {
@@ -282,7 +289,7 @@ impl Supervisor {
         if state != SandboxState::Running {
             return Err(lifecycle::refusal(&self.id, state, "connect to"));
         }
-        self.guest("connect to").await?.connect_to(port).await
+        self.session("connect to").await?.connect_to(port).await
     }
 }
 

@@ -18,9 +18,11 @@ use crate::error::{Error, IoContext, Result};
 use crate::home::Staging;
 use crate::lifecycle;
 use crate::point::{self, Needs};
+use crate::policy::{self, Ask, Operation};
 use crate::reconcile;
+use crate::request::{DEFAULT_TTL, ttl_of};
 use crate::sandbox::{self, Identity};
-use crate::sandboxes::{self, DEFAULT_TTL};
+use crate::sandboxes;
 use crate::snapshots;
 
 /// The most copies that are made at once.
@@ -49,6 +51,7 @@ struct Taken {
 
 impl Supervisor {
     async fn snapshot(self: &Arc<Self>, request: &SnapshotRequest) -> Result<Snapshot> {
+        self.policy.admit(Operation::Snapshot, &Ask::default())?;
         let id = sandbox::new_snapshot_id()?;
         let name = snapshots::name(&self.home, &request.name, &id)?;
         let staging = self.home.staging("snapshot")?;
@@ -58,7 +61,8 @@ impl Supervisor {
         let (key, snapshot, ports) = (String::new(), String::new(), Vec::new());
         let request = CreateRequest { idempotency_key: key, snapshot, ports, ..record.request };
         let running_jobs = taken.running_jobs;
-        let record = snapshots::Record { id, name, sandbox_name: record.name, request, running_jobs };
+        let profile_digest = policy::digest(&self.policy.profile);
+        let record = snapshots::Record { id, name, sandbox_name: record.name, request, running_jobs, profile_digest };
         let (home, sandbox) = (self.home.clone(), self.id.clone());
         // Digests and syncs; the sandbox runs meanwhile.
         let finish = move || {
@@ -69,15 +73,19 @@ impl Supervisor {
     }
 
     async fn fork(self: &Arc<Self>, request: ForkRequest) -> Result<Forked> {
+        self.policy.admit(Operation::Snapshot, &Ask::default())?;
         let requests = self.children(request)?;
+        for request in &requests {
+            self.policy.admit(Operation::Keep, &Ask { ttl_ms: ttl_of(request), ..Ask::default() })?;
+        }
         let staging = self.home.staging("fork")?;
         let taken = self.take(staging.path(), "fork").await?;
         seal(&staging, &self.id, taken, false)?;
         let births: Vec<_> = requests
             .into_iter()
             .map(|request| {
-                let (home, dir) = (self.home.clone(), staging.path().to_owned());
-                tokio::task::spawn_blocking(move || sandboxes::create_from(&home, &dir, request))
+                let (home, dir, policy) = (self.home.clone(), staging.path().to_owned(), self.policy.clone());
+                tokio::task::spawn_blocking(move || sandboxes::create_from(&home, &dir, request, policy))
             })
             .collect();
         let mut born = Vec::new();

@@ -90,7 +90,7 @@ impl Guest {
 
     /// Makes the machine one of its own. An error unless the guest confirms every part of it.
     pub async fn admit(&self, admit: Admit) -> Result<Admitted> {
-        let what = "the guest did not confirm its identity, randomness and clock";
+        let what = "the guest did not confirm what it was given";
         match self.call(&Request::Admit(admit.clone())).await? {
             Reply::Admitted(admitted) => confirm(&admit, &admitted)
                 .map_or_else(|| Ok(admitted.clone()), |why| Err(Error::new(ErrorCode::SandboxUnavailable, what, why))),
@@ -321,6 +321,8 @@ fn confirm(sent: &Admit, got: &Admitted) -> Option<String> {
         Some("its identity is not the one it was given".into())
     } else if got.realtime_ns.abs_diff(sent.realtime_ns) > CLOCK_TOLERANCE_NS {
         Some("its clock is not the one it was given".into())
+    } else if sent.scratch_bytes > 0 && !got.read_only {
+        Some("its root file system can be written to".into())
     } else {
         None
     }

@@ -17,6 +17,7 @@ use super::qemu::{self, Line, MemoryMode, Shape, Start};
 use super::qmp::Qmp;
 use crate::error::{Error, IoContext, Result};
 use crate::host::{Accelerator, Host};
+use crate::policy;
 
 /// How much of the console's end is kept for error messages.
 const CONSOLE_TAIL: usize = 16 << 10;
@@ -74,6 +75,8 @@ pub struct Launch<'a> {
     pub disks: Vec<File>,
     /// How it starts.
     pub origin: Origin,
+    /// Layers of isolation without which it does not run.
+    pub require: &'a [String],
 }
 
 /// A running machine. Dropped, it is killed and nothing of it is left.
@@ -175,6 +178,9 @@ impl Machine {
             },
             readable,
         })?;
+        if let Some((layer, why)) = policy::first_missing(launch.require, process.layers()) {
+            return Err(policy::lacks(layer, &why));
+        }
         let console = keep_tail(console);
         let memory = MachineMemory { base, bytes: u64::from(shape.memory_mib) << 20 };
         Ok(Machine { process, memory, agent, control: Some(control), qmp: None, commands_sent, console })

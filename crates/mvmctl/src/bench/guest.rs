@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use mvm_runtime::command::{self, Streams};
+use mvm_runtime::policy::Policy;
 use mvm_runtime::run::{self, Ready, RunRequest};
 use mvm_runtime::{Error, Home, Result};
 use mvm_wire::guest::{Exec, Status};
@@ -35,13 +36,14 @@ pub async fn measure(home: &Home, lanes: &mut [Lane], samples: usize) -> Result<
         tty: None,
         timeout: None,
         no_template: false,
+        policy: Policy::default(),
     };
     let prepared = run::prepare(home, &request, &mvm_runtime::progress::Silent).await?;
-    let ready = run::start(&prepared, &DEFAULT_SHAPE).await?;
+    let ready = run::start(&prepared, &request).await?;
     // Not counted: what runs for the first time is translated.
     exec(&ready, &["true"], None).await?;
     // A second one, as only then the host tells what they share from what each has alone.
-    let second = run::start(&prepared, &DEFAULT_SHAPE).await?;
+    let second = run::start(&prepared, &request).await?;
     exec(&second, &["true"], None).await?;
     for lane in lanes.iter_mut().filter(|lane| matches!(lane.name, "memory-vmm" | "memory-all")) {
         let mut bytes = private_memory(ready.machine.pid())?;

@@ -12,6 +12,7 @@ pub use files::{CpArgs, FsCommand, FsPathArgs, FsReadArgs, FsWriteArgs, PortComm
 pub use saved::{EndArgs, ForkArgs, RestoreArgs, SnapshotCommand};
 
 use crate::args::{MachineArgs, parse_duration, parse_env, parse_size};
+use crate::policy::PolicyArgs;
 
 /// `mvmctl up`.
 #[derive(Debug, Args)]
@@ -29,6 +30,8 @@ pub struct UpArgs {
     /// Set an environment variable for every command in it. Nothing of the host's environment is passed on
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_env)]
     pub env: Vec<(String, String)>,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
     /// Have a port of this host lead into it; the address is 127.0.0.1 unless another one is given
     #[arg(long = "port", value_name = "[ADDRESS:]HOST:GUEST")]
     pub ports: Vec<PortRequest>,

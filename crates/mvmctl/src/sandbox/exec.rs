@@ -7,6 +7,7 @@ use base64::Engine;
 use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
 use mvm_runtime::command::{Control, Streams};
+use mvm_runtime::policy::Profile;
 use mvm_runtime::{Error, ErrorCode, Result};
 use mvm_wire::api::{Job, JobEvent, JobRequest, JobResult, SignalRequest, Stream, TerminalSize};
 use serde_json::json;
@@ -62,7 +63,7 @@ async fn execute(args: ExecArgs) -> Result<u8> {
         return Err(Error::new(ErrorCode::InvalidRequest, "cannot pass a terminal on", why).hint("leave out --tty"));
     }
     let Found { record, client, .. } = find(&args.sandbox)?;
-    let request = request(&args);
+    let request = request(&args, &record.policy.profile);
     if args.detach {
         let job: Job = client.post("/v1/jobs", Some(&request)).await?;
         match args.json {
@@ -83,11 +84,11 @@ async fn execute(args: ExecArgs) -> Result<u8> {
     status
 }
 
-fn request(args: &ExecArgs) -> JobRequest {
+fn request(args: &ExecArgs, profile: &Profile) -> JobRequest {
     let mut env: std::collections::BTreeMap<_, _> = args.env.iter().cloned().collect();
-    if args.tty {
+    if let (true, Some(kind)) = (args.tty, terminal::kind(profile)) {
         // What the guest's programs draw is drawn by the user's terminal.
-        env.entry("TERM".to_owned()).or_insert_with(|| std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned()));
+        env.entry("TERM".to_owned()).or_insert(kind);
     }
     let size = terminal::size();
     JobRequest {

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
+use mvm_runtime::request::plan;
 use mvm_runtime::{Error, ErrorCode, Home, Result, reconcile, sandboxes};
 use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, Job, JobRequest, LeaseEvent, Port, Sandbox};
 use mvm_wire::object::Object;
@@ -13,6 +14,7 @@ use super::args::UpArgs;
 use super::{ending, exec, port, verb};
 use crate::args::MachineArgs;
 use crate::output;
+use crate::policy;
 use crate::progress::Drawn;
 use crate::signals;
 
@@ -24,6 +26,9 @@ pub fn up(args: UpArgs) -> u8 {
     verb(args.json, async move {
         let home = Home::locate()?;
         let request = request(&args)?;
+        if args.policy.dry_run {
+            return Ok(policy::print(&plan(&home, request)?.plan, args.json));
+        }
         let asked_for_ports = !request.ports.is_empty();
         let mut control = signals::listen();
         let _ = reconcile::reconcile(&home)?;
@@ -62,6 +67,10 @@ fn request(args: &UpArgs) -> Result<CreateRequest> {
         on_expiry: args.on_expiry.into(),
         lease: args.end.lease || args.attach,
         idempotency_key: args.idempotency_key.clone(),
+        profile: args.policy.profile.clone(),
+        accept_risk: args.policy.accept_risk,
+        require: args.policy.require.clone(),
+        allow_missing: args.policy.allow_missing.clone(),
         ..CreateRequest::default()
     })
 }

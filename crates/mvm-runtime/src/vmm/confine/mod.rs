@@ -1,8 +1,8 @@
 //! Starting the VMM so that, once a guest has taken it over, there is nothing to reach from it.
 //!
 //! The VMM gets descriptors and nothing else: no environment, no path it could open for writing, no network, no other
-//! process to signal. [`Layer`] is the one list of what is done; which of it a host may lack without the VMM being
-//! refused is said there too. Needs Linux 5.14.
+//! process to signal. [`Layer`] is the one list of what is done, and each VMM says which of it applies; what must is for a
+//! policy to say. Needs Linux 5.14.
 
 mod broker;
 mod cgroup;
@@ -114,7 +114,7 @@ pub fn spawn(command: VmmCommand) -> Result<VmmProcess> {
         broker::serve(listener, command.opens).context(what)?;
     }
     missing.extend(failed_steps(report, &command.program)?);
-    process.layers = report::reports(&missing)?;
+    process.layers = report::reports(&missing);
     Ok(process)
 }
 

@@ -1,12 +1,9 @@
 //! The one list of layers, and what is said about each of them for a VMM or a host.
 
-use mvm_wire::ErrorCode;
-use serde::Serialize;
-
-use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// A layer of confinement. The order is that of the documentation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layer {
     /// It holds the descriptors it was given and no others, and its working directory is `/`.
@@ -36,20 +33,20 @@ pub enum Layer {
 }
 
 impl Layer {
-    /// Every layer, and whether a VMM without it is refused.
-    pub const ALL: [(Layer, bool); 12] = [
-        (Layer::Descriptors, true),
-        (Layer::EmptyEnvironment, true),
-        (Layer::DiesWithParent, true),
-        (Layer::NoNewPrivileges, true),
-        (Layer::Seccomp, true),
-        (Layer::TemplateReadOnly, true),
-        (Layer::NoCapabilities, true),
-        (Layer::OwnUser, false),
-        (Layer::NetworkNamespace, false),
-        (Layer::Landlock, false),
-        (Layer::ResourceLimits, true),
-        (Layer::Cgroup, false),
+    /// Every layer. Which of them must apply is for a policy to say.
+    pub const ALL: [Layer; 12] = [
+        Layer::Descriptors,
+        Layer::EmptyEnvironment,
+        Layer::DiesWithParent,
+        Layer::NoNewPrivileges,
+        Layer::Seccomp,
+        Layer::TemplateReadOnly,
+        Layer::NoCapabilities,
+        Layer::OwnUser,
+        Layer::NetworkNamespace,
+        Layer::Landlock,
+        Layer::ResourceLimits,
+        Layer::Cgroup,
     ];
 
     /// Its name in reports.
@@ -59,33 +56,25 @@ impl Layer {
 }
 
 /// Whether a layer applies to one VMM.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerReport {
     /// The layer.
     pub layer: Layer,
     /// Whether it applies.
     pub applied: bool,
     /// Why it does not.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub missing: String,
 }
 
-/// Every layer's report; an error if a mandatory one is missing.
-pub(super) fn reports(missing: &[(Layer, String)]) -> Result<Vec<LayerReport>> {
-    let mut reports = Vec::new();
-    for (layer, mandatory) in Layer::ALL {
-        let why = missing.iter().find(|(missing, _)| *missing == layer).map(|(_, why)| why.clone());
-        if let (true, Some(why)) = (mandatory, &why) {
-            return Err(Error::new(
-                ErrorCode::BackendUnsupported,
-                format!("cannot confine QEMU: the layer {} is missing", layer.name()),
-                why,
-            )
-            .hint("mvmctl doctor"));
-        }
-        reports.push(LayerReport { layer, applied: why.is_none(), missing: why.unwrap_or_default() });
-    }
-    Ok(reports)
+/// Every layer's report.
+pub(super) fn reports(missing: &[(Layer, String)]) -> Vec<LayerReport> {
+    let why = |layer| missing.iter().find(|(missing, _)| *missing == layer).map(|(_, why)| why.clone());
+    let report = |layer| match why(layer) {
+        None => LayerReport { layer, applied: true, missing: String::new() },
+        Some(missing) => LayerReport { layer, applied: false, missing },
+    };
+    Layer::ALL.into_iter().map(report).collect()
 }
 
 #[cfg(test)]
@@ -93,20 +82,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_mandatory_layer_is_refused_by_name_and_others_are_told() {
-        for (layer, mandatory) in Layer::ALL {
-            match reports(&[(layer, "why".into())]) {
-                Err(error) => {
-                    assert!(mandatory, "{layer:?}");
-                    assert_eq!(error.code, ErrorCode::BackendUnsupported);
-                    assert!(error.what.contains(&layer.name()) && error.why == "why", "{error}");
-                }
-                Ok(reports) => {
-                    assert!(!mandatory, "{layer:?}");
-                    let missing: Vec<_> = reports.iter().filter(|r| !r.applied).map(|r| r.layer).collect();
-                    assert_eq!(missing, [layer]);
-                }
-            }
+    fn a_missing_layer_is_told_and_no_other() {
+        for layer in Layer::ALL {
+            let reports = reports(&[(layer, "why".into())]);
+            assert_eq!(reports.len(), Layer::ALL.len());
+            let missing: Vec<_> = reports.iter().filter(|r| !r.applied).collect();
+            assert!(missing.len() == 1 && missing[0].layer == layer && missing[0].missing == "why");
         }
     }
 }

@@ -1,0 +1,183 @@
+//! What a request for a sandbox comes to: its defaults, what the policy says to it, and what no sandbox can be.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mvm_wire::ErrorCode;
+use mvm_wire::api::{CreateRequest, Machine};
+
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::host::Host;
+use crate::policy::{self, Ask, Operation, Policy};
+use crate::sandbox;
+use crate::snapshots;
+use crate::supervisor;
+use crate::vmm::qemu::Shape;
+
+/// The time to live of a sandbox for which nothing was said.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
+/// The longest name.
+const MAX_NAME: usize = 63;
+/// The longest owner or idempotency key, in bytes.
+pub const MAX_KEY: usize = 256;
+/// The largest environment, in bytes, of a request.
+const MAX_ENV: usize = 128 << 10;
+
+/// Decides about a sandbox, before anything of it happens. Of a request that is not complete, about what its defaults make
+/// of it.
+pub fn plan(home: &Home, request: CreateRequest) -> Result<Policy> {
+    let request = match request.snapshot.clone().as_str() {
+        "" => request,
+        name => as_in_snapshot(request, &snapshots::find(home, name)?.record()?.request)?,
+    };
+    decide(home, &complete(home, request)?)
+}
+
+/// Decides about a completed request.
+pub fn decide(home: &Home, request: &CreateRequest) -> Result<Policy> {
+    let host = Host::load(home)?;
+    let ask = Ask {
+        accept_risk: request.accept_risk,
+        env: request.env.keys().map(String::as_str).collect(),
+        ports: &request.ports,
+        machine: Some(machine(request)),
+        ttl_ms: ttl_of(request),
+        require: &request.require,
+        allow_missing: &request.allow_missing,
+        layers: &host.layers,
+        ..Ask::default()
+    };
+    Policy::decide(Operation::Up, &ask, policy::load(&request.profile)?)
+}
+
+/// How long a request has a sandbox live, as a policy takes it: none for one that lives as long as its client.
+pub fn ttl_of(request: &CreateRequest) -> Option<Option<u64>> {
+    (!request.lease).then_some(request.ttl_ms.filter(|_| !request.no_ttl))
+}
+
+/// A request for what was saved: image and shape are not for the caller to choose, the environment is added to.
+pub fn as_in_snapshot(request: CreateRequest, saved: &CreateRequest) -> Result<CreateRequest> {
+    let same = |given: u64, saved: u64| given == 0 || given == saved;
+    let CreateRequest { cpus, memory_mib, disk_bytes, .. } = request;
+    if !(request.image.is_empty() || request.image == saved.image)
+        || !same(cpus.into(), saved.cpus.into())
+        || !same(memory_mib.into(), saved.memory_mib.into())
+        || !same(disk_bytes, saved.disk_bytes)
+    {
+        return Err(invalid("image and shape are the snapshot's", "leave out image, cpus, memory and disk"));
+    }
+    let profile = match (request.profile.as_str(), request.disk_only) {
+        ("", _) => saved.profile.clone(),
+        (asked, false) if asked != profile_name(&saved.profile) => {
+            let why = "memory goes on under the profile that it was saved under";
+            return Err(invalid(why, "leave out the profile, or take only the disk (--disk-only)"));
+        }
+        (asked, _) => asked.to_owned(),
+    };
+    let mut env = saved.env.clone();
+    env.extend(request.env);
+    Ok(CreateRequest {
+        image: saved.image.clone(),
+        cpus: saved.cpus,
+        memory_mib: saved.memory_mib,
+        disk_bytes: saved.disk_bytes,
+        env,
+        profile,
+        accept_risk: request.accept_risk || saved.accept_risk,
+        ..request
+    })
+}
+
+/// Refuses what can be no name of a sandbox or a snapshot. `ids` is how ids begin, which no name does.
+pub fn check_name(name: &str, wanted: &str, ids: &str) -> Result<()> {
+    let refuse = |why: String| {
+        let error = Error::new(ErrorCode::InvalidRequest, format!("cannot {wanted}"), why);
+        Err(error.hint("choose a name such as my-box"))
+    };
+    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+    let bytes = name.as_bytes();
+    let edges = bytes.starts_with(b"-") || bytes.ends_with(b"-");
+    if bytes.is_empty() || bytes.len() > MAX_NAME || !bytes.iter().all(plain) || edges {
+        let rule = "a name has 1 to 63 characters: lower-case letters, digits and, between them, hyphens";
+        return refuse(rule.to_owned());
+    }
+    if name.starts_with(ids) {
+        return refuse(format!("names that begin with {ids} are ids"));
+    }
+    Ok(())
+}
+
+/// Refuses what can be no environment, and says why.
+pub fn check_env(env: &BTreeMap<String, String>) -> std::result::Result<(), &'static str> {
+    if env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_ENV {
+        return Err("its environment is larger than 128 KiB");
+    }
+    if env.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
+        return Err("a variable's name is empty or has a = in it, or a NUL is in it");
+    }
+    Ok(())
+}
+
+/// The refusal of a request, and what to ask for instead.
+pub fn invalid(why: &str, hint: &str) -> Error {
+    Error::new(ErrorCode::InvalidRequest, "cannot create the sandbox", why).hint(hint)
+}
+
+/// Fills in what a request leaves open, and refuses what no sandbox can be.
+pub fn complete(home: &Home, mut request: CreateRequest) -> Result<CreateRequest> {
+    let invalid = |why: &str, hint: &str| Err(invalid(why, hint));
+    if request.name.is_empty() {
+        request.name = format!("box-{}", &sandbox::new_id()?[4..]);
+    }
+    check_name(&request.name, "create the sandbox", "mvm-")?;
+    if request.lease as u8 + request.no_ttl as u8 + request.ttl_ms.is_some() as u8 > 1 {
+        return invalid("a lease, no time to live and a time to live exclude each other", "give one of them");
+    }
+    if request.no_ttl && request.owner.is_empty() {
+        return invalid(
+            "without a time to live somebody must answer for it",
+            "name who with --owner NAME, or give a --ttl",
+        );
+    }
+    if request.owner.len() > MAX_KEY || request.idempotency_key.len() > MAX_KEY {
+        return invalid("an owner or an idempotency key has at most 256 bytes", "use a shorter one");
+    }
+    if let Err(why) = check_env(&request.env) {
+        return invalid(why, "write it NAME=VALUE, and pass large data as files");
+    }
+    supervisor::check_ports(home, &request.ports)?;
+    if request.profile.is_empty() {
+        request.profile = policy::DEFAULT_PROFILE.into();
+    }
+    if !request.lease && !request.no_ttl && request.ttl_ms.is_none() {
+        let most = policy::load(&request.profile)?.limits.ttl.unwrap_or(u64::MAX);
+        request.ttl_ms = Some(most.min(DEFAULT_TTL.as_millis() as u64));
+    }
+    if request.ttl_ms == Some(0) || request.ttl_ms.is_some_and(|ttl| ttl > 366 * 86_400_000) {
+        return invalid("a time to live is above zero and at most a year", "give a --ttl such as 30m");
+    }
+    let or = |value: u32, default: u32| if value == 0 { default } else { value };
+    request.cpus = or(request.cpus, 1);
+    request.memory_mib = or(request.memory_mib, 256);
+    request.disk_bytes = if request.disk_bytes == 0 { 4 << 30 } else { request.disk_bytes };
+    if request.image.is_empty() {
+        request.image = "debian".into();
+    }
+    Ok(request)
+}
+
+/// The shape of a completed request.
+pub fn shape(request: &CreateRequest) -> Shape {
+    Shape { memory_mib: request.memory_mib, cpus: request.cpus, disk_bytes: request.disk_bytes }
+}
+
+/// The same, as the API shows it.
+pub fn machine(request: &CreateRequest) -> Machine {
+    Machine { cpus: request.cpus, memory_mib: request.memory_mib, disk_bytes: request.disk_bytes }
+}
+
+/// The name of the profile that holds for a request.
+fn profile_name(name: &str) -> &str {
+    if name.is_empty() { policy::DEFAULT_PROFILE } else { name }
+}

@@ -1,0 +1,266 @@
+//! Admission, and what holds of it in real machines.
+
+mod common;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use common::{Ran, Sandbox, command, home, json, mvmctl, run};
+use serde_json::Value;
+
+/// A directory of profiles for one test.
+struct Profiles(tempfile::TempDir);
+
+impl Profiles {
+    fn new(profiles: &[(&str, &str)]) -> Profiles {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("mvm/profiles")).unwrap();
+        let profiles_dir = Profiles(dir);
+        profiles.iter().for_each(|(name, text)| std::fs::write(profiles_dir.path(name), text).unwrap());
+        profiles_dir
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(format!("mvm/profiles/{name}.toml"))
+    }
+
+    fn mvmctl(&self, args: &[&str]) -> Ran {
+        command(home()).env("XDG_CONFIG_HOME", self.0.path()).args(args).output().unwrap().into()
+    }
+}
+
+fn restrictive(script: &str) -> Ran {
+    run(&["--profile", "restrictive"], &["sh", "-c", script])
+}
+
+#[test]
+fn a_refusal_is_the_same_wherever_it_is_said() {
+    for (options, rule) in [
+        (vec!["--env", "TOKEN=1"], "env.variables"),
+        (vec!["--memory", "4G"], "limits.memory"),
+        (vec!["--timeout", "1h"], "limits.time"),
+        (vec!["--user", "0"], "user.unprivileged"),
+        (vec!["--require", "cgroup", "--require", "landlock", "--allow-missing", "landlock"], "isolation.layers"),
+    ] {
+        if rule == "isolation.layers" && json(&["doctor", "--json"]).to_string().contains("cgroup,") {
+            // This host has every layer.
+            continue;
+        }
+        let args = |extra: &[&str]| -> Vec<String> {
+            let all = [&["run", "--profile", "restrictive"], &options[..], extra, &["--", "true"]].concat();
+            all.into_iter().map(str::to_owned).collect()
+        };
+        let call = |extra: &[&str]| -> Ran { command(home()).args(args(extra)).output().unwrap().into() };
+        let said = call(&[]);
+        let (plain, dry, in_json) = (call(&["--dry-run"]), call(&["--dry-run", "--json"]), call(&["--json"]));
+        let plan: Value = serde_json::from_str(&dry.stdout).unwrap();
+        let error: Value = serde_json::from_str(&in_json.stdout).unwrap();
+        let denial = &plan["denials"][0];
+        assert_eq!(denial["rule"], rule);
+        assert_eq!(&error["error"]["denials"], &plan["denials"]);
+        assert_eq!((plan["allowed"].as_bool(), error["error"]["code"].as_str()), (Some(false), Some("PolicyDenied")));
+        for text in [&said.stderr, &plain.stdout] {
+            for part in ["rule", "reason", "remedy"] {
+                assert!(text.contains(denial[part].as_str().unwrap()), "{part}: {text}");
+            }
+        }
+        assert_eq!([said.code, plain.code, dry.code, in_json.code], [126; 4]);
+    }
+}
+
+#[test]
+fn a_plan_is_made_without_a_machine_and_holds_when_there_is_one() {
+    let plan = json(&["run", "--profile", "restrictive", "--dry-run", "--json", "--", "true"]);
+    assert_eq!((plan["allowed"].as_bool(), plan["schema"].as_str()), (Some(true), Some("mvm.plan/v1")));
+    assert_eq!(plan["enforced"]["timeout_ms"], 600_000);
+    let sandbox = Sandbox::up("planned", &["--profile", "restrictive"]);
+    let inspected = sandbox.inspect();
+    assert_eq!(inspected["plan"]["enforced"], plan["enforced"]);
+    assert_eq!(inspected["plan"]["profile_digest"], plan["profile_digest"]);
+}
+
+#[test]
+fn restrictive_commands_are_ordinary_users_with_little_room() {
+    let ran = restrictive("id -u; id -g; id -G; grep -E 'NoNewPrivs|Cap(Eff|Prm|Inh|Amb)' /proc/self/status; pwd");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(&lines[..3], ["65534", "65534", "65534"]);
+    assert!(ran.stdout.contains("NoNewPrivs:\t1") && lines.last() == Some(&"/tmp"));
+    assert!(lines.iter().filter(|line| line.starts_with("Cap")).all(|line| line.ends_with("0000000000000000")));
+
+    let ran = restrictive(
+        "for f in /x /etc/x /root/x /run/x /dev/x /proc/sys/kernel/hostname /sys/x; do echo 1 > $f && echo $f; done; true",
+    );
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{ran:?}");
+
+    let ran = restrictive(
+        "dd if=/dev/zero of=/tmp/a bs=1M count=40; dd if=/dev/zero of=/dev/shm/b bs=1M count=40; \
+         cat /tmp/a /tmp/b | wc -c; [ -e /var/tmp/b ] && echo same",
+    );
+    // One room under all names, of 64 MiB.
+    assert_eq!(ran.stdout, "67108864\nsame\n", "{ran:?}");
+
+    let ran = restrictive("i=0; while [ $i -lt 300 ]; do sleep 20 & i=$((i+1)); done; echo never");
+    assert!(ran.code != 0 && ran.stderr.contains("Resource temporarily unavailable"), "{ran:?}");
+    assert!(!ran.stdout.contains("never"));
+}
+
+#[test]
+fn a_restrictive_guest_reaches_nothing_by_any_way_out() {
+    // Each attempt says so if it succeeds.
+    let attempts = "
+        for d in /dev/vda /dev/mem /dev/kmem /dev/port /dev/kmsg /dev/vport* /dev/hvc* /dev/ttyS*; do
+            [ -e $d ] && { head -c 1 $d; } 2>/dev/null && echo GOT read $d
+            [ -e $d ] && (echo x > $d) 2>/dev/null && echo GOT wrote $d
+        done
+        mknod /tmp/disk b 254 0 && echo GOT mknod
+        mount -t tmpfs none /tmp && echo GOT mount
+        mount -o remount,rw / && echo GOT remount
+        umount /tmp && echo GOT umount
+        unshare -Ur true && echo GOT userns
+        unshare -n true && echo GOT netns
+        chroot / true && echo GOT chroot
+        insmod /lib/modules/x.ko && echo GOT insmod
+        ping -c 1 -W 1 10.0.2.2 && echo GOT ping
+        nslookup example.com && echo GOT dns
+        nc -w 1 10.0.2.2 80 < /dev/null && echo GOT tcp
+        ip link add dummy0 type dummy && echo GOT link
+        ip addr add 10.0.0.1/8 dev lo && echo GOT address
+        dmesg && echo GOT dmesg
+        cat /proc/1/environ /proc/1/maps /proc/1/mem && echo GOT agent
+        ls /proc/1/fd /proc/1/root && echo GOT descriptors
+        kill -9 1 && echo GOT kill
+        echo 1 > /proc/sysrq-trigger && echo GOT sysrq
+        echo c > /proc/sys/kernel/core_pattern && echo GOT core_pattern
+        cat /proc/kcore /proc/kmsg && echo GOT kcore
+        echo 0 > /sys/fs/cgroup/cgroup.procs && echo GOT cgroup
+        echo max > /sys/fs/cgroup/jobs/pids.max && echo GOT pids
+        hostname taken && echo GOT hostname
+        date -s 2000-01-01; [ $(date +%Y) = 2000 ] && echo GOT clock
+        reboot -f && echo GOT reboot
+        su -c true && echo GOT su
+        true";
+    let ran = restrictive(attempts);
+    let got: Vec<&str> = ran.stdout.lines().filter(|line| line.starts_with("GOT")).collect();
+    assert!(ran.code == 0 && got.is_empty(), "{ran:?}");
+    assert!(ran.stderr.lines().count() > 20, "{ran:?}");
+    let left = restrictive("ls /sys/class/net; ls -A /lib/modules 2>/dev/null; cat /proc/net/tcp | wc -l");
+    assert_eq!(left.stdout, "lo\n1\n", "{left:?}");
+}
+
+#[test]
+fn root_is_refused_under_every_name_that_the_guest_has_for_it() {
+    let sandbox = Sandbox::up("roots", &["--profile", "restrictive"]);
+    for user in ["root", "0", "00", "0:0", "1000:root", "1000:0"] {
+        let ran = mvmctl(&["exec", &sandbox.0, "--user", user, "--", "id"]);
+        assert_eq!(ran.code, 126, "{user}: {ran:?}");
+        assert!(ran.stderr.contains("user.unprivileged"), "{user}: {ran:?}");
+    }
+    assert_eq!(mvmctl(&["exec", &sandbox.0, "--user", "1000:1000", "--", "id", "-u"]).stdout, "1000\n");
+}
+
+#[test]
+fn what_is_asked_of_a_sandbox_later_is_decided_by_the_profile_that_made_it() {
+    let own = "extends = \"restrictive\"\n[files]\nin = false\nout = false\n[snapshots]\nsave = false\n[limits]\nttl = \"10m\"\n";
+    let profiles = Profiles::new(&[("closed", own)]);
+    let sandbox = Sandbox("closed-box".into());
+    let ran = profiles.mvmctl(&["up", "--image", "base", "--name", &sandbox.0, "--profile", "closed"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    // Whatever becomes of the file meanwhile.
+    std::fs::remove_file(profiles.path("closed")).unwrap();
+    for (args, rule) in [
+        (vec!["fs", "read", "closed-box", "/etc/passwd"], "files.out"),
+        (vec!["fs", "ls", "closed-box", "/"], "files.out"),
+        (vec!["fs", "mkdir", "closed-box", "/tmp/d"], "files.in"),
+        (vec!["fs", "rm", "closed-box", "/tmp/d"], "files.in"),
+        (vec!["cp", "/etc/hostname", "closed-box:/tmp/f"], "files.in"),
+        (vec!["snapshot", "save", "closed-box"], "snapshots.save"),
+        (vec!["pause", "closed-box"], "snapshots.save"),
+        (vec!["fork", "closed-box"], "snapshots.save"),
+        (vec!["port", "add", "closed-box", "8080:80"], "ports.forward"),
+        (vec!["keep", "closed-box", "--ttl", "11m"], "limits.ttl"),
+        (vec!["exec", "closed-box", "--env", "A=1", "--", "true"], "env.variables"),
+        (vec!["exec", "closed-box", "--timeout", "11m", "--", "true"], "limits.time"),
+    ] {
+        let ran = mvmctl(&args);
+        assert!(ran.code == 126 && ran.stderr.contains(rule), "{args:?}: {ran:?}");
+    }
+    assert_eq!(sandbox.state(), "running");
+    assert_eq!(mvmctl(&["exec", "closed-box", "--", "echo", "on"]).stdout, "on\n");
+}
+
+#[test]
+fn what_was_decided_survives_a_save_and_memory_keeps_its_profile() {
+    let sandbox = Sandbox::up("sealed", &["--profile", "restrictive"]);
+    let sealed = |name: &str| {
+        let ran = mvmctl(&["exec", name, "--", "sh", "-c", "touch /x; id -u; cat /tmp/kept"]);
+        assert!(ran.stderr.contains("Read-only") && ran.stdout == "65534\nkept\n", "{name}: {ran:?}");
+    };
+    assert_eq!(sandbox.sh("echo kept > /tmp/kept").code, 0);
+    assert_eq!(mvmctl(&["pause", "sealed"]).code, 0);
+    assert_eq!(mvmctl(&["resume", "sealed"]).code, 0);
+    sealed("sealed");
+    assert_eq!(mvmctl(&["snapshot", "save", "sealed", "--name", "sealed-snap"]).code, 0);
+    let copy = Sandbox("sealed-2".into());
+    assert_eq!(mvmctl(&["restore", "sealed-snap", "--name", &copy.0]).code, 0);
+    sealed(&copy.0);
+    let request = r#"{"snapshot": "sealed-snap", "profile": "standard"}"#;
+    let mut child = command(home())
+        .args(["up", "--request", "-", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    assert!(ran.stdout.contains("InvalidRequest") && ran.stdout.contains("profile"), "{ran:?}");
+    mvmctl(&["snapshot", "rm", "sealed-snap"]);
+}
+
+#[test]
+fn profiles_are_shown_checked_and_explained() {
+    let profiles = Profiles::new(&[
+        ("mine", "extends = \"restrictive\"\ndescription = \"for tests\"\n[env]\nallow = [\"LANG\"]\n"),
+        ("bad", "[limits]\nmemmory = \"1G\"\n"),
+        ("loop-a", "extends = \"loop-b\"\n"),
+        ("loop-b", "extends = \"loop-a\"\n"),
+    ]);
+    let list = profiles.mvmctl(&["policy", "show"]);
+    assert!(list.stdout.contains("restrictive") && list.stdout.contains("for tests"), "{list:?}");
+    let shown = profiles.mvmctl(&["policy", "show", "mine"]);
+    assert!(shown.stdout.contains("[\"LANG\"]") && shown.stdout.contains("\"1G\""), "{shown:?}");
+    let checked = profiles.mvmctl(&["policy", "check"]);
+    assert!(checked.code == 125 && checked.stdout.contains("mine.toml: sound"), "{checked:?}");
+    assert!(checked.stderr.contains("line 2, column 1") && checked.stderr.contains("memmory"), "{checked:?}");
+    assert!(checked.stderr.contains("builds on itself"), "{checked:?}");
+    let ran = profiles.mvmctl(&["run", "--profile", "bad", "--", "true"]);
+    assert!(ran.code == 125 && ran.stderr.contains("line 2, column 1"), "{ran:?}");
+    let explained = mvmctl(&["policy", "explain", "env.variables"]);
+    assert!(explained.stdout.contains("env.allow"), "{explained:?}");
+    assert_eq!(mvmctl(&["policy", "explain", "no.rule"]).code, 125);
+    let with_lang = profiles.mvmctl(&[
+        "run",
+        "--image",
+        "base",
+        "--profile",
+        "mine",
+        "-e",
+        "LANG=x",
+        "--",
+        "sh",
+        "-c",
+        "echo $LANG",
+    ]);
+    assert_eq!(with_lang.stdout, "x\n", "{with_lang:?}");
+    let schema: Value = serde_json::from_str(&mvmctl(&["policy", "schema"]).stdout).unwrap();
+    let plan: Value = serde_json::from_str(&mvmctl(&["policy", "schema", "plan"]).stdout).unwrap();
+    assert!(schema["properties"]["limits"].is_object() && plan["$defs"]["Denial"].is_object());
+}
+
+#[test]
+fn permissive_has_to_be_meant() {
+    let ran = run(&["--profile", "permissive"], &["true"]);
+    assert!(ran.code == 126 && ran.stderr.contains("--accept-risk"), "{ran:?}");
+    assert_eq!(run(&["--profile", "permissive", "--accept-risk"], &["true"]).code, 0);
+}
