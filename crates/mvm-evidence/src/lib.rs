@@ -1,0 +1,26 @@
+//! What proves afterwards what ran: receipts, the keys that sign them, and the audit log.
+//!
+//! It may touch the files of a key ring and of a log, and nothing else: no network, no guest, no clock but the one that
+//! stamps an entry. It never prints. Every format is described byte for byte in `docs/evidence.md`; whatever is read is
+//! compared with the one way in which it could have been written, and a difference is a [`Refusal`].
+
+#![forbid(unsafe_code)]
+
+pub mod canonical;
+pub mod commitment;
+pub mod digest;
+pub mod envelope;
+pub mod error;
+mod file;
+pub mod keys;
+pub mod refusal;
+pub mod statement;
+mod text;
+
+pub use commitment::{Committer, Field, Salt};
+pub use digest::Digest;
+pub use envelope::{Envelope, Verified};
+pub use error::{Error, Kind, Result};
+pub use keys::{KeyRing, PublicKey, Signer};
+pub use refusal::{Part, Refusal};
+pub use statement::Statement;
