@@ -7,20 +7,32 @@
 #![forbid(unsafe_code)]
 
 pub mod canonical;
+pub mod checkpoint;
 pub mod commitment;
 pub mod digest;
+pub mod entry;
 pub mod envelope;
 pub mod error;
 mod file;
 pub mod keys;
+pub mod log;
+pub mod merkle;
+pub mod notary;
+pub mod proof;
 pub mod refusal;
 pub mod statement;
 mod text;
+pub mod verify;
 
+pub use checkpoint::Checkpoint;
 pub use commitment::{Committer, Field, Salt};
 pub use digest::Digest;
+pub use entry::Entry;
 pub use envelope::{Envelope, Verified};
 pub use error::{Error, Kind, Result};
 pub use keys::{KeyRing, PublicKey, Signer};
+pub use log::{Durability, Log};
+pub use proof::{Included, Proof};
 pub use refusal::{Part, Refusal};
 pub use statement::Statement;
+pub use verify::{Report, verify};

@@ -1,5 +1,7 @@
 //! The key ring: one first key whoever asks, private halves that are nobody else's, rotation that keeps what is checked with.
 
+#![allow(clippy::print_stdout, reason = "processes of a test tell it what they did")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -34,7 +36,7 @@ fn the_first_key_is_made_once_and_private() {
     let key = ring.ensure().unwrap();
     assert_eq!(ring.ensure().unwrap(), key);
     assert_eq!(ring.signer().unwrap().public(), &key);
-    assert_eq!(ring.public_keys().unwrap(), [key.clone()]);
+    assert_eq!(ring.public_keys().unwrap(), vec![key.clone()]);
     assert_eq!(PublicKey::from_pem(&ring.export(None).unwrap()).unwrap(), key);
     assert_eq!(ring.export(Some(key.id())).unwrap(), ring.export(None).unwrap());
     assert_eq!(mode(ring.dir()), 0o700);
@@ -147,7 +149,7 @@ fn what_a_crash_leaves_is_taken_up_or_cleared_away() {
     fs::remove_file(ring.dir().join(format!("{}.pub", key.id()))).unwrap();
     fs::write(ring.dir().join("current.new"), "half").unwrap();
     assert_eq!(ring.ensure().unwrap(), key);
-    assert_eq!(ring.public_keys().unwrap(), [key.clone()]);
+    assert_eq!(ring.public_keys().unwrap(), vec![key.clone()]);
     // Killed before the replaced key was deleted.
     let path = ring.dir().join(format!("{}.key", key.id()));
     let old = fs::read(&path).unwrap();

@@ -75,3 +75,24 @@ pub fn statement() -> Statement {
         tool: Tool { name: "mvmctl".to_owned(), version: "0.1.0".to_owned() },
     }
 }
+
+/// A log in a directory of its own.
+pub fn log() -> (tempfile::TempDir, mvm_evidence::Log) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = mvm_evidence::Log::open(dir.path().join("home/audit")).unwrap();
+    (dir, log)
+}
+
+/// An entry that can be told from others.
+pub fn entry(number: u64) -> mvm_evidence::Entry {
+    mvm_evidence::Entry { at_ms: 1_760_000_000_000 + number, ..mvm_evidence::Entry::now("test.event") }
+        .field("number", number)
+}
+
+/// Adds entries, numbered on from the log's size.
+pub fn fill(log: &mvm_evidence::Log, count: u64) {
+    let from = log.size().unwrap();
+    for number in from..from + count {
+        assert_eq!(log.append(&entry(number), mvm_evidence::Durability::Batched).unwrap(), number);
+    }
+}
