@@ -38,14 +38,14 @@ pub struct Receipt {
     pub index: u64,
 }
 
-/// Logs that a run has ended, durably, with the digest of its statement. `details` is an entry with the event
+/// Logs that a run has ended, with the digest of its statement; signing makes it durable. `details` is an entry with the event
 /// [`ENDED`] and whatever else is to be in it; the run, the sandbox and the digest are added. Returns the entry's index,
 /// which [`sign_receipt`] asks for.
 pub fn record_end(log: &Log, statement: &Statement, details: Entry) -> Result<u64> {
     let digest = statement.digest().map_err(unfit)?;
     let entry = Entry { event: ENDED.to_owned(), ..details };
     let entry = entry.run(&statement.run.run_id).sandbox(&statement.run.sandbox_id).field(STATEMENT, digest);
-    log.append(&entry, Durability::Durable)
+    log.append(&entry, Durability::Batched)
 }
 
 /// Signs the receipt of a run whose end is entry `ended` of the log, logs it, and proves that entry. A statement whose

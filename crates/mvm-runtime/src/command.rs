@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::error::{Error, Result};
 use crate::vmm::guest::{Channel, Frame, Frames, Guest, Input, broken, describe};
+use crate::witness::Witness;
 
 /// How long the guest may take to start a command.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -91,6 +92,8 @@ pub struct Caller<'a> {
     pub control: &'a mut mpsc::Receiver<Control>,
     /// Told when its machine is about to be saved.
     pub suspend: &'a Notify,
+    /// Sees all that goes in and comes out.
+    pub witness: &'a Witness,
 }
 
 /// Standard input in pieces, as it comes.
@@ -139,8 +142,9 @@ pub async fn complete(
     feed: mpsc::Receiver<Vec<u8>>,
     control: &mut mpsc::Receiver<Control>,
     streams: &mut impl Streams,
+    witness: &Witness,
 ) -> Result<Attended> {
-    let caller = Caller { feed: &mut feed.into(), control, suspend: &Notify::new() };
+    let caller = Caller { feed: &mut feed.into(), control, suspend: &Notify::new(), witness };
     match attend(guest, Begin::Start(exec), timeout, caller, streams).await? {
         Turn::Ended(attended) => Ok(attended),
         Turn::Suspended(_) => Err(broken("follow the command", "the guest left it")),
@@ -173,10 +177,10 @@ pub async fn attend(
         other => return Err(broken("start the command", format!("the guest answered {other:?}"))),
     };
     let Channel { mut frames, input } = channel;
-    let Caller { feed, control, suspend } = caller;
-    let feeding = send_input(input, feed, suspend);
+    let Caller { feed, control, suspend, witness } = caller;
+    let feeding = send_input(input, feed, suspend, witness);
     let commanding = obey(guest, job, control);
-    let output = collect(&mut frames, streams);
+    let output = collect(&mut frames, streams, witness);
     tokio::pin!(output);
     let deadline = async {
         match timeout {
@@ -248,11 +252,17 @@ fn runs_as_root(user: &str) -> Error {
 }
 
 /// Passes output on until the command has ended, or to `None` where it was suspended.
-async fn collect(frames: &mut Frames, streams: &mut impl Streams) -> Result<Option<Exited>> {
+async fn collect(frames: &mut Frames, streams: &mut impl Streams, witness: &Witness) -> Result<Option<Exited>> {
     loop {
         match frames.next().await? {
-            Frame::Stdout(bytes) => streams.stdout(bytes).await?,
-            Frame::Stderr(bytes) => streams.stderr(bytes).await?,
+            Frame::Stdout(bytes) => {
+                witness.stdout(bytes);
+                streams.stdout(bytes).await?;
+            }
+            Frame::Stderr(bytes) => {
+                witness.stderr(bytes);
+                streams.stderr(bytes).await?;
+            }
             Frame::Reply(Reply::Exited(exited)) => return Ok(Some(exited)),
             Frame::Reply(Reply::Suspended) => return Ok(None),
             Frame::Reply(Reply::Failed(failure)) => {
@@ -267,7 +277,12 @@ async fn collect(frames: &mut Frames, streams: &mut impl Streams) -> Result<Opti
 
 /// Passes input on to its end, and marks it where the machine is to be saved. Then waits for ever: neither is the end of
 /// the command.
-async fn send_input(mut input: Input, feed: &mut Feed, suspend: &Notify) -> std::convert::Infallible {
+async fn send_input(
+    mut input: Input,
+    feed: &mut Feed,
+    suspend: &Notify,
+    witness: &Witness,
+) -> std::convert::Infallible {
     while !feed.ended {
         let piece = tokio::select! {
             piece = feed.next() => piece,
@@ -278,7 +293,10 @@ async fn send_input(mut input: Input, feed: &mut Feed, suspend: &Notify) -> std:
         };
         // A broken channel is reported by the side that reads.
         let sent = match piece {
-            Some(piece) => input.send(&piece).await,
+            Some(piece) => {
+                witness.stdin(&piece);
+                input.send(&piece).await
+            }
             None => {
                 feed.ended = true;
                 input.end().await

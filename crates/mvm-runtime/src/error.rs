@@ -112,6 +112,19 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<mvm_evidence::Error> for Error {
+    fn from(error: mvm_evidence::Error) -> Self {
+        let code = match error.kind {
+            mvm_evidence::Kind::NotFound => ErrorCode::NotFound,
+            mvm_evidence::Kind::Invalid | mvm_evidence::Kind::Refused => ErrorCode::InvalidRequest,
+            mvm_evidence::Kind::Full => ErrorCode::ResourceExhausted,
+            mvm_evidence::Kind::Damaged | mvm_evidence::Kind::Unsafe | mvm_evidence::Kind::Io => ErrorCode::FileError,
+        };
+        let mvm_evidence::Error { what, why, hint, errno, .. } = error;
+        Error { errno, ..Error::new(code, what, why).hint(hint) }
+    }
+}
+
 /// Turns an I/O result into ours, naming what was being done.
 pub trait IoContext<T> {
     /// Attaches `what` to the failure.

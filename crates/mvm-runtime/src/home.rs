@@ -80,6 +80,21 @@ impl Home {
         self.root.join("snapshots")
     }
 
+    /// Private records of commands, and the receipts that were made from them.
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("runs")
+    }
+
+    /// Keys that sign receipts and the audit log.
+    pub fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
+    /// The audit log.
+    pub fn audit(&self) -> PathBuf {
+        self.root.join("audit")
+    }
+
     /// Work in progress.
     pub fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
@@ -87,7 +102,15 @@ impl Home {
 
     /// Makes the directories that are missing, private to the user.
     pub fn create(&self) -> Result<()> {
-        let all = [self.kernels(), self.images(), self.templates(), self.sandboxes(), self.snapshots(), self.tmp()];
+        let all = [
+            self.kernels(),
+            self.images(),
+            self.templates(),
+            self.sandboxes(),
+            self.snapshots(),
+            self.runs(),
+            self.tmp(),
+        ];
         for dir in [self.root.clone()].into_iter().chain(all) {
             create_dir(&dir).map_err(|e| match e.hint.is_empty() {
                 true => e.hint("point MVM_HOME at a directory that can be written"),
@@ -218,6 +241,16 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&temporary))).context(|| format!("cannot write {}", path.display()))
+}
+
+/// The same for what may be lost with the power, but not with a process.
+pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let temporary = path.with_extension(format!("new-{}", unique()));
+    let write = || -> std::io::Result<()> {
+        File::options().create_new(true).write(true).mode(0o600).open(&temporary)?.write_all(content)?;
+        fs::rename(&temporary, path)
     };
     write().inspect_err(|_| drop(fs::remove_file(&temporary))).context(|| format!("cannot write {}", path.display()))
 }

@@ -11,6 +11,7 @@ pub mod connect;
 pub mod copy;
 pub mod doctor;
 pub mod error;
+pub mod evidence;
 pub mod files;
 pub mod home;
 pub mod host;
@@ -38,6 +39,7 @@ pub mod time;
 pub mod tool;
 pub mod units;
 pub mod vmm;
+pub mod witness;
 
 pub use error::{Error, Result};
 pub use home::Home;

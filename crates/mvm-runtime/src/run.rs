@@ -1,16 +1,19 @@
 //! The one-shot run: one command in one machine that exists for nothing else.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mvm_wire::ErrorCode;
 use mvm_wire::api::{self, JobResult};
 use mvm_wire::guest::{Exec, TermSize};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::capabilities;
 use crate::command::{self, Control, Streams};
 use crate::error::{Error, Result};
+use crate::evidence::{Evidence, Of, Testimony, Told};
 use crate::home::Home;
 use crate::host::{self, Accelerator, Host};
 use crate::image::Image;
@@ -25,6 +28,7 @@ use crate::vmm::confine::LayerReport;
 use crate::vmm::guest::Guest;
 use crate::vmm::machine::{Launch, Machine, Memory};
 use crate::vmm::qemu::Shape;
+use crate::witness::Witness;
 
 /// How long a restored clone may take to answer. It takes about 20 ms on an idle host.
 const CLONE_LIMIT: Duration = Duration::from_secs(30);
@@ -102,19 +106,23 @@ pub struct RunResult {
     pub run_id: String,
     /// The sandbox's id.
     pub sandbox_id: String,
+    /// The entry of the audit log that authorised it.
+    pub audit_id: u64,
     /// How the command ended.
     pub result: JobResult,
     /// Digest of the image.
     pub image_digest: String,
     /// What kept it apart from the host.
-    pub isolation: Isolation,
+    pub isolation: Arc<Isolation>,
+    /// Why there is no record of how it ended, if there is none.
+    pub unrecorded: Option<Error>,
 }
 
 /// What kept a run apart from the host.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Isolation {
     /// The VMM.
-    pub backend: &'static str,
+    pub backend: String,
     /// Its version.
     pub backend_version: String,
     /// Accelerator.
@@ -129,7 +137,7 @@ impl Isolation {
     /// What keeps a machine apart from its host.
     pub fn of(host: &Host, machine: &Machine, template: bool) -> Isolation {
         Isolation {
-            backend: "qemu",
+            backend: capabilities::BACKEND.into(),
             backend_version: host.qemu.version.clone(),
             accelerator: host.accelerator(),
             template,
@@ -200,11 +208,15 @@ pub struct Ready {
 /// Starts a machine and admits it: a clone of the template, or a fresh boot. No admission, no machine. Its disk is gone
 /// when it is.
 pub async fn start(prepared: &Prepared, request: &RunRequest) -> Result<Ready> {
+    start_as(prepared, request, sandbox::new_id()?).await
+}
+
+async fn start_as(prepared: &Prepared, request: &RunRequest, id: String) -> Result<Ready> {
     let (shape, policy) = (&request.shape, &request.policy);
     let mut disks = vec![prepared.image.open_disk()?];
     disks.extend(prepared.template.as_ref().map(template::Template::open_overlay).transpose()?);
     disks.push(template::overlay(&prepared.home, shape.disk_bytes)?);
-    start_on(prepared, shape, policy, sandbox::new_id()?, disks).await
+    start_on(prepared, shape, policy, id, disks).await
 }
 
 /// The same on disks of the caller's: the image, overlays, and last the one that is written to. For a clone their
@@ -237,7 +249,7 @@ pub async fn start_on(
     Ok(Ready { machine, guest, id, identity, isolation })
 }
 
-/// Runs the command. `feed` yields its standard input, `control` what the caller wants meanwhile.
+/// Runs the command, once that is on record. `feed` yields its standard input, `control` what the caller wants meanwhile.
 pub async fn run(
     prepared: &Prepared,
     request: &RunRequest,
@@ -245,13 +257,17 @@ pub async fn run(
     control: &mut mpsc::Receiver<Control>,
     streams: &mut impl Streams,
 ) -> Result<RunResult> {
-    let run_id = sandbox::new_run_id()?;
-    let mut ready = start(prepared, request).await?;
+    let (run_id, sandbox_id) = (sandbox::new_run_id()?, sandbox::new_id()?);
+    let evidence = Evidence::open(&prepared.home)?;
+    let plan = &request.policy.plan;
+    let audit_id = evidence.decided(Operation::Run, plan, Of { run: &run_id, sandbox: &sandbox_id })?;
+    let mut ready = start_as(prepared, request, sandbox_id).await?;
+    let isolation = Arc::new(ready.isolation);
     let config = &prepared.image.config;
     let mut env = config.env.clone();
     env.extend(request.env.iter().cloned());
     let or_default = |value: &String, default: &String| if value.is_empty() { default.clone() } else { value.clone() };
-    let enforced = &request.policy.plan.enforced;
+    let enforced = &plan.enforced;
     let mut exec = Exec {
         argv: request.argv.clone(),
         env,
@@ -265,20 +281,45 @@ pub async fn run(
     exec.cwd = or_default(&exec.cwd, &config.workdir);
     exec.user = or_default(&exec.user, &config.user);
     let timeout = enforced.timeout_ms.map(Duration::from_millis).or(request.timeout);
+    let witness = Witness::new()?;
+    let told = Told {
+        run_id: &run_id,
+        sandbox_id: &ready.id,
+        alone: true,
+        audit_id,
+        image: (&request.image, &prepared.image.digest),
+        plan,
+        machine: (request.shape.cpus, request.shape.memory_mib, request.shape.disk_bytes),
+        require: &request.policy.require,
+        isolation: &isolation,
+        exec: &exec,
+        secrets: Vec::new(),
+    };
+    let testimony = Testimony::of(told, &witness)?;
     let started = Instant::now();
-    let attended = match command::complete(&ready.guest, exec, timeout, feed, control, streams).await {
-        Ok(attended) => attended,
-        Err(e) if e.code == ErrorCode::TransportError => return Err(ready.machine.explain(e).await),
-        Err(e) => return Err(e),
+    let attended = match command::complete(&ready.guest, exec, timeout, feed, control, streams, &witness).await {
+        Err(e) if e.code == ErrorCode::TransportError => Err(ready.machine.explain(e).await),
+        other => other,
     };
     let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
     ready.machine.kill();
+    let (result, lost) = match attended {
+        Ok(attended) => (attended.into(), None),
+        Err(e) => (JobResult { error: Some(e.clone().into()), ..JobResult::default() }, Some(e)),
+    };
+    let result = JobResult { duration_ms, ..result };
+    let unrecorded = evidence.ended(&testimony, &witness, &result).err();
+    if let Some(e) = lost {
+        return Err(e);
+    }
     Ok(RunResult {
         run_id,
         sandbox_id: ready.id,
-        result: JobResult { duration_ms, ..attended.into() },
+        audit_id,
+        result,
         image_digest: prepared.image.digest.clone(),
-        isolation: ready.isolation,
+        isolation,
+        unrecorded,
     })
 }
 

@@ -15,6 +15,7 @@ use rustix::fs::FlockOperation;
 
 use crate::capabilities;
 use crate::error::{Error, IoContext, Result};
+use crate::evidence::{Evidence, Of};
 use crate::home::{Home, write_atomically};
 use crate::host::Host;
 use crate::image::Image;
@@ -59,7 +60,8 @@ pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress
             None => request,
         },
     )?;
-    let policy = decide(home, &request)?.decided(Operation::Up)?;
+    let policy = decide(home, &request)?;
+    Evidence::open(home)?.allowed(Operation::Up, &policy.plan, Of::default())?;
     if let (Some(snapshot), false) = (&snapshot, request.disk_only) {
         same_profile(snapshot, &policy)?;
     }
@@ -154,12 +156,19 @@ fn found(
             return Err(e);
         }
     }
-    if let Err(e) = launch(home, &place, &id, lock) {
+    let started = authorise(&store, &id, policy).and_then(|()| launch(home, &place, &id, lock));
+    if let Err(e) = started {
         // By force: another command may have found it without a supervisor and given it one.
         destroy_by_force(home, &id, &e.to_string())?;
         return Err(e);
     }
     Ok((describe(home, &store.get(&id)?), true))
+}
+
+/// Puts on record that a sandbox may be, before anything of it runs.
+fn authorise(store: &Store, id: &str, policy: Policy) -> Result<()> {
+    let audit_id = store.evidence().decided(Operation::Up, &policy.plan, Of { sandbox: id, run: "" })?;
+    store.authorised(id, &Policy { audit_id: Some(audit_id), ..policy })
 }
 
 /// Starts the supervisor, which inherits the lock, and waits until it is ready.
@@ -238,6 +247,7 @@ pub fn describe(home: &Home, record: &Record) -> Sandbox {
         machine: machine(request),
         legal: lifecycle::legal(record.state).iter().map(Action::to_string).collect(),
         socket: Place::of(home, &record.id).socket().display().to_string(),
+        audit_id: record.policy.audit_id,
     }
 }
 
@@ -292,6 +302,10 @@ pub fn deletion_report(place: &Place, record: &Record) -> DeletionReport {
             "Snapshots and backups that the host made of its file system are not known here.".into(),
             "Memory that the host swapped out is not overwritten.".into(),
             "The name, the times, the causes and the image's digest are kept as a record.".into(),
+            "The audit log keeps what was decided and when; private records of its commands keep their arguments, and \
+             the salts of their receipts."
+                .into(),
         ],
+        audit_id: None,
     }
 }

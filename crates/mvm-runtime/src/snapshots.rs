@@ -37,6 +37,9 @@ pub struct Record {
     /// SHA-256 of the profile under which they ran, in hex.
     #[serde(default)]
     pub profile_digest: String,
+    /// The entry of the audit log that authorised it.
+    #[serde(default)]
+    pub audit_id: Option<u64>,
 }
 
 /// A snapshot that was found.
@@ -98,6 +101,7 @@ impl Snapshot {
             disk_bytes: space(&self.dir),
             digest: point.as_ref().map(Point::digest).unwrap_or_default(),
             running_jobs: record.map_or(0, |record| record.running_jobs),
+            audit_id: record.and_then(|record| record.audit_id),
             damage,
         }
     }

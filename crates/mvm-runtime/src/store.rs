@@ -8,6 +8,7 @@ use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, OnExpiry, State, Tra
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use crate::error::{Error, Result};
+use crate::evidence::{Evidence, Of};
 use crate::home::Home;
 use crate::host::boot_id;
 use crate::lifecycle::{self, Action, Verdict};
@@ -95,6 +96,8 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Store {
     db: Connection,
+    /// Every change of state is on record there too.
+    evidence: Evidence,
 }
 
 impl Store {
@@ -116,7 +119,7 @@ impl Store {
         // Commands' environments are in it.
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&path, private).map_err(|e| Error::io("cannot protect the store", e))?;
-        Ok(Store { db })
+        Ok(Store { db, evidence: Evidence::open(home)? })
     }
 
     /// Takes a name for a new sandbox, which is `creating` from now on. With an idempotency key that is in use, returns
@@ -172,6 +175,17 @@ impl Store {
         .map_err(broken)?;
         tx.commit().map_err(broken)?;
         Ok((self.get(id)?, true))
+    }
+
+    /// Notes the entry of the audit log that authorised it.
+    pub fn authorised(&self, id: &str, policy: &Policy) -> Result<()> {
+        let noted = self.db.execute("UPDATE sandboxes SET policy = ?2 WHERE id = ?1", params![id, json(policy)?]);
+        noted.map(drop).map_err(broken)
+    }
+
+    /// What happens is put on record there.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
     }
 
     /// The sandbox with this id.
@@ -246,7 +260,10 @@ impl Store {
             Verdict::Refused => return Err(lifecycle::refusal(&record.name, record.state, &action.to_string())),
         };
         let now = time::now_ms();
-        let report = report.map(json).transpose()?;
+        let of = Of { sandbox: id, run: "" };
+        let audit_id = self.evidence.describe(&format!("sandbox.{next}"), of, &[("from", record.state.name())]);
+        let report =
+            report.map(|report| json(&DeletionReport { audit_id: audit_id.ok(), ..report.clone() })).transpose()?;
         tx.execute(
             "UPDATE sandboxes SET state = ?2, cause = ?3, since_ms = ?4, report = ?5 WHERE id = ?1",
             params![id, next.name(), cause, now, report],

@@ -230,6 +230,9 @@ pub struct Sandbox {
     pub legal: Vec<String>,
     /// The Unix socket of its API.
     pub socket: String,
+    /// The entry of the audit log that authorised it (`mvmctl audit show`).
+    #[serde(default)]
+    pub audit_id: Option<u64>,
 }
 
 /// A change of state.
@@ -330,6 +333,8 @@ pub struct Job {
     pub end_offset: u64,
     /// Its result; null while it runs.
     pub result: Option<JobResult>,
+    /// The entry of the audit log that authorised it (`mvmctl audit show`).
+    pub audit_id: u64,
 }
 
 /// How a command ended. Reported only when all of its processes are gone.
@@ -353,6 +358,12 @@ pub struct JobResult {
     pub stdout_bytes: u64,
     /// Bytes it wrote to standard error.
     pub stderr_bytes: u64,
+    /// Its run id.
+    #[serde(default)]
+    pub run_id: String,
+    /// The entry of the audit log that authorised it (`mvmctl audit show`).
+    #[serde(default)]
+    pub audit_id: u64,
 }
 
 /// A command whose program could not be started.
@@ -384,6 +395,8 @@ pub enum JobEvent {
     Started {
         /// Its run id.
         run_id: String,
+        /// The entry of the audit log that authorised it.
+        audit_id: u64,
     },
     /// A piece of output.
     Output {
@@ -404,7 +417,7 @@ pub enum JobEvent {
     /// The end, always last.
     Ended {
         /// How it ended.
-        result: JobResult,
+        result: Box<JobResult>,
     },
 }
 
@@ -462,6 +475,9 @@ pub struct DeletionReport {
     pub removed: Vec<Removed>,
     /// What remains, and what deletion does not mean here.
     pub limits: Vec<String>,
+    /// The entry of the audit log that recorded its end (`mvmctl audit show`).
+    #[serde(default)]
+    pub audit_id: Option<u64>,
 }
 
 /// One thing that was deleted.

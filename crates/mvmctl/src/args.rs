@@ -95,6 +95,14 @@ pub enum Command {
         /// Its id
         id: String,
     },
+    /// Sign the receipt of one command; called by other verbs, not by people
+    #[command(hide = true)]
+    Notary {
+        /// Id of the command
+        run: String,
+        /// Id of the sandbox that it ran in
+        sandbox: String,
+    },
     /// Print the OpenAPI document of the API on each sandbox's socket
     Openapi,
     /// Get the guest kernel, build the images, prepare the templates
@@ -159,6 +167,9 @@ pub struct RunArgs {
     /// Print nothing but the command's output and errors
     #[arg(long, short)]
     pub quiet: bool,
+    /// Have what ran signed, and write the receipt there; the proof that it is in the audit log goes into FILE.tlog-proof
+    #[arg(long, value_name = "FILE")]
+    pub receipt: Option<PathBuf>,
     /// Boot the machine afresh instead of cloning a saved one; slow, for comparison
     #[arg(long)]
     pub no_template: bool,

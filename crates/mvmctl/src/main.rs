@@ -7,6 +7,7 @@ mod doctor;
 mod output;
 mod policy;
 mod progress;
+mod receipts;
 mod run;
 mod sandbox;
 mod setup;

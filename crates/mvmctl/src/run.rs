@@ -1,10 +1,12 @@
 //! `mvmctl run`: streams as they come, or one JSON object at the end; exits as the command did.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Duration;
 
+use mvm_runtime::evidence::{Ended, Evidence, Of};
 use mvm_runtime::policy::{self, Operation, Policy, Profile};
-use mvm_runtime::run::{self as runtime, RunRequest};
+use mvm_runtime::run::{self as runtime, RunRequest, RunResult};
 use mvm_runtime::vmm::qemu::Shape;
 use mvm_runtime::{Error, ErrorCode, Home, Result};
 use serde_json::json;
@@ -13,7 +15,7 @@ use crate::args::{MachineArgs, RunArgs};
 use crate::commands::block_on;
 use crate::progress::Drawn;
 use crate::streams::{self, Captured, JSON_OUTPUT_LIMIT, Streamed, input};
-use crate::{output, signals, terminal};
+use crate::{output, receipts, signals, terminal};
 
 /// The machine that is prepared ahead, and the one that `run` uses unless it is told otherwise.
 pub const DEFAULT_SHAPE: Shape = Shape { memory_mib: 256, cpus: 1, disk_bytes: 4 << 30 };
@@ -42,7 +44,9 @@ async fn execute(args: RunArgs) -> Result<u8> {
     if args.policy.dry_run {
         return Ok(crate::policy::print(&decided.plan, args.json));
     }
-    request.policy = decided.decided(Operation::Run)?;
+    Evidence::open(&home)?.allowed(Operation::Run, &decided.plan, Of::default())?;
+    request.policy = decided;
+    receipts::check(args.receipt.as_deref())?;
     let (max_output, timeout) = bounds(&request.policy);
     let progress = Drawn::new(args.quiet || args.json);
     let prepared = runtime::prepare(&home, &request, &progress).await?;
@@ -54,8 +58,11 @@ async fn execute(args: RunArgs) -> Result<u8> {
         let mut captured =
             Captured::new(args.max_output.unwrap_or(JSON_OUTPUT_LIMIT).min(max_output.unwrap_or(u64::MAX)));
         let result = runtime::run(&prepared, &request, feed, &mut control, &mut captured).await?;
+        evidenced(&home, &result, args.receipt.as_deref(), args.quiet)?;
         let mut object = streams::as_json(&result.result, &captured);
         object["run_id"] = json!(result.run_id);
+        object["audit_id"] = json!(result.audit_id);
+        object["receipt"] = json!(args.receipt);
         object["sandbox_id"] = json!(result.sandbox_id);
         object["image_digest"] = json!(result.image_digest);
         object["isolation"] = json!(result.isolation);
@@ -67,7 +74,27 @@ async fn execute(args: RunArgs) -> Result<u8> {
     drop(raw);
     streamed.flush().await;
     streams::report(&result.result, &streamed, &request.image, timeout, args.quiet);
+    evidenced(&home, &result, args.receipt.as_deref(), args.quiet)?;
     Ok(result.result.exit_status())
+}
+
+/// Has the receipt made that was asked for, and says what is on record.
+fn evidenced(home: &Home, result: &RunResult, receipt: Option<&Path>, quiet: bool) -> Result<()> {
+    match (&result.unrecorded, receipt) {
+        (None, None) => Ok(()),
+        (None, Some(file)) => receipts::write(home, &Ended::new(&result.run_id, &result.sandbox_id)?, file),
+        (Some(e), Some(_)) => Err(Error {
+            what: "the command has ended, and there is no receipt of it".into(),
+            why: format!("{}: {}", e.what, e.why),
+            ..e.clone()
+        }),
+        (Some(e), None) => {
+            if !quiet {
+                eprintln!("mvmctl: how the command ended is not on record: {}: {}", e.what, e.why);
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Bytes of each output stream, and the time that the command may take.

@@ -59,7 +59,8 @@ impl Streams for Kept {
 async fn sh(guest: &Guest, script: &str) -> String {
     let exec = Exec { argv: ["sh", "-c", script].map(String::from).to_vec(), ..Exec::default() };
     let ((_, feed), (_keep, mut control), mut kept) = (mpsc::channel(1), mpsc::channel(1), Kept(vec![]));
-    let attended = command::complete(guest, exec, None, feed, &mut control, &mut kept).await.unwrap();
+    let witness = mvm_runtime::witness::Witness::new().unwrap();
+    let attended = command::complete(guest, exec, None, feed, &mut control, &mut kept, &witness).await.unwrap();
     assert_eq!(attended.outcome.unwrap().status, Status::Code(0), "{}", String::from_utf8_lossy(&kept.0));
     String::from_utf8(kept.0).unwrap()
 }

@@ -83,7 +83,20 @@ const GET: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
 #[test]
 fn a_web_server_is_reached_until_the_port_or_the_sandbox_is_gone() {
-    let made = json(&["up", "--image", "base", "--name", "web", "--port", "0:80", "--port", "0.0.0.0:0:80", "--json"]);
+    let made = json(&[
+        "up",
+        "--image",
+        "base",
+        "--name",
+        "web",
+        "--profile",
+        "dev",
+        "--port",
+        "0:80",
+        "--port",
+        "0.0.0.0:0:80",
+        "--json",
+    ]);
     let sandbox = Sandbox("web".to_owned());
     start(&sandbox, 80, WEB);
     let [near, wide] = [0, 1].map(|at| made["ports"][at]["host_port"].as_u64().unwrap() as u16);
@@ -327,12 +340,13 @@ fn copies_get_no_ports_and_what_is_saved_has_no_connections() {
 fn ports_that_cannot_be_are_refused() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let used = format!("{}:80", taken.local_addr().unwrap().port());
-    let sandbox = Sandbox::up("picky", &[]);
+    let sandbox = Sandbox::up("picky", &["--profile", "dev"]);
     let own = forward(&sandbox, 80);
     let add = |port: &str| json(&["port", "add", "picky", port, "--json"])["error"].clone();
     let up = |ports: &[&str]| {
         let options = ports.iter().flat_map(|port| ["--port", port]);
-        let args = ["up", "--image", "base", "--name", "never", "--json"].into_iter().chain(options);
+        let args =
+            ["up", "--image", "base", "--name", "never", "--profile", "dev", "--json"].into_iter().chain(options);
         json(&args.collect::<Vec<_>>())["error"].clone()
     };
     for (port, code, why) in [

@@ -71,7 +71,7 @@ impl Operation {
     }
 
     /// What a denial says could not be done.
-    fn what(self) -> &'static str {
+    pub fn what(self) -> &'static str {
         match self {
             Operation::Run => "cannot run the command",
             Operation::Up => "cannot create the sandbox",
@@ -123,6 +123,9 @@ pub struct Policy {
     pub plan: Plan,
     /// The layers without which its machine does not run.
     pub require: Vec<String>,
+    /// The entry of the audit log that authorised it; none for what mvm starts itself.
+    #[serde(default)]
+    pub audit_id: Option<u64>,
 }
 
 /// The default profile, of which nothing was asked: for what mvm starts itself.
@@ -130,7 +133,7 @@ impl Default for Policy {
     fn default() -> Policy {
         let profile = built_in(DEFAULT_PROFILE).unwrap_or_else(|| unreachable!("it is built in"));
         let require = profile.isolation.require.clone();
-        Policy { profile, plan: Plan::default(), require }
+        Policy { profile, plan: Plan::default(), require, audit_id: None }
     }
 }
 
@@ -146,20 +149,13 @@ impl Policy {
         check_layers(ask.allow_missing)?;
         let plan = admit(operation, ask, &profile);
         let require = required(&profile, ask.require, ask.allow_missing);
-        Ok(Policy { profile, plan, require })
+        Ok(Policy { profile, plan, require, audit_id: None })
     }
 
     /// Decides about something that is asked of the sandbox.
-    pub fn admit(&self, operation: Operation, ask: &Ask<'_>) -> Result<Plan> {
+    pub fn admit(&self, operation: Operation, ask: &Ask<'_>) -> Plan {
         // Whose risk it is was said when it was made.
-        let ask = Ask { accept_risk: true, ..ask.clone() };
-        decided(operation, admit(operation, &ask, &self.profile))
-    }
-
-    /// The same policy if it lets the operation happen at all.
-    pub fn decided(self, operation: Operation) -> Result<Policy> {
-        let plan = decided(operation, self.plan)?;
-        Ok(Policy { plan, ..self })
+        admit(operation, &Ask { accept_risk: true, ..ask.clone() }, &self.profile)
     }
 }
 
@@ -199,9 +195,9 @@ pub fn admit(operation: Operation, ask: &Ask<'_>, profile: &Profile) -> Plan {
     }
 }
 
-/// The plan if it is allowed, or the refusal.
-pub fn decided(operation: Operation, plan: Plan) -> Result<Plan> {
-    if plan.allowed { Ok(plan) } else { Err(Error::denied(operation.what(), plan.denials)) }
+/// The refusal, if a plan is one.
+pub fn decided(operation: Operation, plan: &Plan) -> Result<()> {
+    if plan.allowed { Ok(()) } else { Err(Error::denied(operation.what(), plan.denials.clone())) }
 }
 
 /// SHA-256 of a plan or a profile as compact JSON with sorted keys, in hex.

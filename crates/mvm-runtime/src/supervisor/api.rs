@@ -187,7 +187,7 @@ impl std::ops::Deref for Reached {
 impl Supervisor {
     /// The session with the guest, for what moves files, if the policy allows that.
     pub async fn guest(&self, operation: Operation, wanted: &str) -> crate::Result<Reached> {
-        self.policy.admit(operation, &Ask::default())?;
+        self.admit(operation, &Ask::default())?;
         self.session(wanted).await
     }
 
@@ -213,7 +213,7 @@ impl Supervisor {
             return Err(Error::new(ErrorCode::InvalidState, what, "it ends with the lease of its owner"));
         }
         let ttl_ms = Some(Some(ttl.as_millis() as u64));
-        self.policy.admit(Operation::Keep, &Ask { ttl_ms, ..Ask::default() })?;
+        self.authorise(Operation::Keep, &Ask { ttl_ms, ..Ask::default() }, "")?;
         let on_expiry = on_expiry.unwrap_or(record.on_expiry());
         self.store().keep(&self.id, ttl, on_expiry)?;
         self.kept.notify_one();

@@ -127,7 +127,7 @@ impl Supervisor {
 
     /// Saves it, and ends everything of it that runs.
     pub async fn pause(self: &Arc<Self>, cause: &str) -> Result<Sandbox> {
-        self.policy.admit(Operation::Snapshot, &Ask::default())?;
+        self.admit(Operation::Snapshot, &Ask::default())?;
         let _transfers = self.no_transfers("pause").await?;
         let mut slot = self.machine.lock().await;
         if !self.moves(Action::Pause)? {

@@ -21,8 +21,11 @@ use super::jobs::Job;
 use super::output::Piece;
 use crate::command::Control;
 use crate::error::Error;
+use crate::evidence::{Testimony, Told};
 use crate::policy::{Ask, Operation};
 use crate::request;
+use crate::sandbox;
+use crate::witness::Witness;
 
 /// Starts a command. Answers with the job; for an attached one with its events, and the command ends when the
 /// connection does.
@@ -39,7 +42,7 @@ pub async fn start_job(
         return Ok(Json(job.describe()).into_response());
     }
     let guard = EndsWithConnection(job.clone());
-    let started = stream::iter([JobEvent::Started { run_id: job.run_id.clone() }]);
+    let started = stream::iter([JobEvent::Started { run_id: job.run_id.clone(), audit_id: job.testimony.audit_id }]);
     Ok(ndjson(started.chain(events(job, 0, true)).map(move |event| {
         let _held = &guard;
         event
@@ -69,7 +72,7 @@ fn events(job: Arc<Job>, offset: u64, follow: bool) -> impl Stream<Item = JobEve
             Piece::Gap(offset, bytes) => Some((JobEvent::Gap { offset, bytes }, Some((job, offset + bytes)))),
             Piece::End => {
                 let result = job.ended().await;
-                Some((JobEvent::Ended { result }, None))
+                Some((JobEvent::Ended { result: Box::new(result) }, None))
             }
         }
     })
@@ -196,10 +199,30 @@ impl Supervisor {
             timeout_ms: request.timeout_ms,
             ..Ask::default()
         };
-        let plan = self.policy.admit(Operation::Exec, &ask)?;
+        let run_id = sandbox::new_run_id()?;
+        if let Some(job) = self.jobs.started_before(&request)? {
+            return Ok(job);
+        }
+        let (plan, audit_id) = self.authorise(Operation::Exec, &ask, &run_id)?;
         let exec = running.exec(&request, &plan.enforced);
-        let request = JobRequest { timeout_ms: plan.enforced.timeout_ms, ..request };
-        self.jobs.start(guest, request, exec)
+        let witness = Witness::new()?;
+        let record = self.record()?;
+        let machine = &record.request;
+        let told = Told {
+            run_id: &run_id,
+            sandbox_id: &self.id,
+            alone: false,
+            audit_id,
+            image: (&machine.image, &record.image_digest),
+            plan: &plan,
+            machine: (machine.cpus, machine.memory_mib, machine.disk_bytes),
+            require: &self.policy.require,
+            isolation: running.isolation(),
+            exec: &exec,
+            secrets: Vec::new(),
+        };
+        let testimony = Testimony::of(told, &witness)?;
+        self.jobs.start(guest, request, exec, testimony, witness)
     }
 }
 

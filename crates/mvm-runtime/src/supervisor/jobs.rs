@@ -19,9 +19,10 @@ use super::log::{Lines, Log};
 use super::output::Output;
 use crate::command::{self, Begin, Caller, Control, Feed, Streams, Turn};
 use crate::error::{Error, Result};
-use crate::sandbox;
+use crate::evidence::{Evidence, Testimony};
 use crate::time;
 use crate::vmm::guest::{Guest, broken};
+use crate::witness::Witness;
 pub use saved::SavedOutput;
 
 /// Commands at once in one sandbox: fewer than the channel has streams, so that other requests always find one.
@@ -53,6 +54,10 @@ pub struct Job {
     orphaned: bool,
     /// What it wrote.
     pub output: Output,
+    /// What is known of it since its start.
+    pub testimony: Testimony,
+    /// Sees all that goes in and comes out.
+    witness: Witness,
     control: mpsc::Sender<Control>,
     input: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
     /// The way to an input that broke off, which stays open.
@@ -87,6 +92,7 @@ impl Job {
             first_offset,
             end_offset,
             result: self.result.borrow().clone(),
+            audit_id: self.testimony.audit_id,
         }
     }
 
@@ -137,12 +143,13 @@ pub struct Jobs {
     /// The machine is about to be saved or is held: what is parked stays so.
     held: Arc<AtomicBool>,
     log: Arc<Log>,
+    evidence: Evidence,
 }
 
 impl Jobs {
-    /// None yet. What they do is logged there.
-    pub fn new(log: Arc<Log>) -> Jobs {
-        Jobs { all: Mutex::default(), held: Arc::default(), log }
+    /// None yet. What they do is logged there, and put on record.
+    pub fn new(log: Arc<Log>, evidence: Evidence) -> Jobs {
+        Jobs { all: Mutex::default(), held: Arc::default(), log, evidence }
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Job>>> {
@@ -168,14 +175,25 @@ impl Jobs {
         self.all().values().filter(|job| job.runs()).count()
     }
 
-    /// Starts a command; or finds the one that the same request with the same key has started before.
-    pub fn start(&self, guest: &Guest, request: JobRequest, exec: Exec) -> Result<Arc<Job>> {
-        let mut all = self.all();
-        if let Some(before) = Some(&request.idempotency_key).filter(|key| !key.is_empty()) {
-            if let Some(job) = all.values().find(|job| job.key == *before) {
-                return if job.request == request { Ok(job.clone()) } else { Err(another_request()) };
-            }
+    /// The command that the same request with the same key has started before.
+    pub fn started_before(&self, request: &JobRequest) -> Result<Option<Arc<Job>>> {
+        let Some(key) = Some(&request.idempotency_key).filter(|key| !key.is_empty()) else { return Ok(None) };
+        match self.all().values().find(|job| job.key == *key) {
+            Some(job) if job.request != *request => Err(another_request()),
+            found => Ok(found.cloned()),
         }
+    }
+
+    /// Starts a command that was authorised.
+    pub fn start(
+        &self,
+        guest: &Guest,
+        request: JobRequest,
+        exec: Exec,
+        testimony: Testimony,
+        witness: Witness,
+    ) -> Result<Arc<Job>> {
+        let mut all = self.all();
         if all.values().filter(|job| job.runs()).count() >= MAX_RUNNING {
             return Err(Error::new(
                 ErrorCode::ResourceExhausted,
@@ -187,7 +205,7 @@ impl Jobs {
         let (control, controlled) = mpsc::channel(CONTROLS);
         let (input, feed) = mpsc::channel(INPUT_PIECES);
         let job = Arc::new(Job {
-            run_id: sandbox::new_run_id()?,
+            run_id: testimony.run_id.clone(),
             program: request.argv.first().cloned().unwrap_or_default(),
             key: request.idempotency_key.clone(),
             started_at_ms: time::now_ms(),
@@ -201,6 +219,8 @@ impl Jobs {
             suspend: Notify::new(),
             parked: watch::Sender::new(None),
             request,
+            testimony,
+            witness,
         });
         let number = all.last_key_value().map_or(0, |(number, _)| number + 1);
         all.insert(number, job.clone());
@@ -245,14 +265,16 @@ impl Jobs {
     }
 
     fn attend(&self, job: Arc<Job>, guest: Guest, begin: Begin, side: Parked) {
-        tokio::spawn(attend(job, self.log.clone(), self.held.clone(), guest, begin, side));
+        let desk = Desk { log: self.log.clone(), evidence: self.evidence.clone() };
+        tokio::spawn(attend(job, desk, self.held.clone(), guest, begin, side));
     }
 
     /// The machine is gone: what ran in it has no result.
     pub fn lose_all(&self, why: &str) {
         let error = Error::new(ErrorCode::SandboxUnavailable, "the command was lost with its machine", why);
         for job in self.list() {
-            finish(&job, &self.log, JobResult { error: Some(error.clone().into()), ..JobResult::default() });
+            let desk = Desk { log: self.log.clone(), evidence: self.evidence.clone() };
+            finish(&job, &desk, JobResult { error: Some(error.clone().into()), ..JobResult::default() });
         }
     }
 }
@@ -283,13 +305,15 @@ fn forget_oldest(all: &mut BTreeMap<u64, Arc<Job>>) {
 }
 
 /// Stays with a command to its end, or until its machine is about to be saved.
-async fn attend(job: Arc<Job>, log: Arc<Log>, held: Arc<AtomicBool>, guest: Guest, mut begin: Begin, mut side: Parked) {
+async fn attend(job: Arc<Job>, desk: Desk, held: Arc<AtomicBool>, guest: Guest, mut begin: Begin, mut side: Parked) {
     let result = loop {
         // Only the time that its machine runs counts.
-        let timeout = job.request.timeout_ms.map(|limit| Duration::from_millis(limit).saturating_sub(side.ran));
+        let timeout =
+            job.testimony.plan.enforced.timeout_ms.map(|limit| Duration::from_millis(limit).saturating_sub(side.ran));
         let started = Instant::now();
-        let mut sink = Sink::new(&job, &log);
-        let caller = Caller { feed: &mut side.feed, control: &mut side.control, suspend: &job.suspend };
+        let mut sink = Sink::new(&job, &desk.log);
+        let (feed, control) = (&mut side.feed, &mut side.control);
+        let caller = Caller { feed, control, suspend: &job.suspend, witness: &job.witness };
         let turn = command::attend(&guest, begin, timeout, caller, &mut sink).await;
         sink.end();
         side.ran += started.elapsed();
@@ -315,17 +339,32 @@ async fn attend(job: Arc<Job>, log: Arc<Log>, held: Arc<AtomicBool>, guest: Gues
         }
     };
     let duration_ms = side.ran.as_secs_f64() * 1000.0;
-    finish(&job, &log, JobResult { duration_ms, ..result });
+    finish(&job, &desk, JobResult { duration_ms, ..result });
 }
 
-fn finish(job: &Job, log: &Log, result: JobResult) {
+/// Where what becomes of commands is written down.
+struct Desk {
+    log: Arc<Log>,
+    evidence: Evidence,
+}
+
+/// Ends a command, once. What is on record of its end is so before anybody learns of it.
+fn finish(job: &Job, desk: &Desk, result: JobResult) {
+    if !job.runs() {
+        return;
+    }
     let (_, _, stdout_bytes, stderr_bytes) = job.output.counts();
+    let (run_id, audit_id) = (job.run_id.clone(), job.testimony.audit_id);
+    let result = JobResult { run_id, audit_id, stdout_bytes, stderr_bytes, ..result };
+    if let Err(e) = desk.evidence.ended(&job.testimony, &job.witness, &result) {
+        desk.log.say(&format!("{} has no record: {e}", job.run_id));
+    }
     job.result.send_if_modified(|known| {
         let first = known.is_none();
         if first {
             job.parked.send_replace(None);
-            log.say(&format!("{} ended: {}", job.run_id, result.in_words()));
-            *known = Some(JobResult { stdout_bytes, stderr_bytes, ..result });
+            desk.log.say(&format!("{} ended: {}", job.run_id, result.in_words()));
+            *known = Some(result);
         }
         first
     });

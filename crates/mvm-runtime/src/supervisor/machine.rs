@@ -40,7 +40,7 @@ pub struct Running {
     guest: Option<Guest>,
     identity: Identity,
     needs: Needs,
-    isolation: Isolation,
+    isolation: Arc<Isolation>,
     env: Vec<(String, String)>,
     cwd: String,
     user: String,
@@ -79,6 +79,7 @@ impl Ground {
     }
 
     fn run(self, machine: Machine, guest: Guest, identity: Identity, isolation: Isolation, record: &Record) -> Running {
+        let isolation = Arc::new(isolation);
         let needs = self.needs();
         let mut env = self.image.config.env;
         env.extend(record.request.env.clone());
@@ -200,7 +201,7 @@ impl Running {
     }
 
     /// What keeps it apart from the host.
-    pub fn isolation(&self) -> &Isolation {
+    pub fn isolation(&self) -> &Arc<Isolation> {
         &self.isolation
     }
 

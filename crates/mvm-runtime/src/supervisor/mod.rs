@@ -24,15 +24,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{Cleanup, ErrorBody, Inspection, OnExpiry, Sandbox, State};
+use mvm_wire::api::{Cleanup, ErrorBody, Inspection, OnExpiry, Plan, Sandbox, State};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, RwLock, watch};
 
 use crate::error::{Error, IoContext, Result};
+use crate::evidence::{Evidence, Of};
 use crate::home::Home;
 use crate::lifecycle::Action;
 use crate::place::Place;
-use crate::policy::Policy;
+use crate::policy::{Ask, Operation, Policy};
 use crate::sandboxes;
 use crate::store::{Outcome, Record, Store};
 
@@ -59,6 +60,8 @@ struct Supervisor {
     store: Mutex<Store>,
     /// Decides about all that is asked of the sandbox.
     policy: Policy,
+    /// Where that is put on record.
+    evidence: Evidence,
     /// Held through each change of state, so that one begins when the last one is complete.
     machine: tokio::sync::Mutex<Option<Running>>,
     jobs: Jobs,
@@ -128,6 +131,7 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
     let listener = UnixListener::bind(place.socket())
         .context(|| format!("cannot create the socket {}", place.socket().display()))?;
     let log = Arc::new(Log::open(place.dir())?);
+    let evidence = store.evidence().clone();
     let supervisor = Arc::new(Supervisor {
         home,
         id: id.to_owned(),
@@ -135,8 +139,9 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
         place,
         store: Mutex::new(store),
         policy: record.policy.clone(),
+        evidence: evidence.clone(),
         machine: tokio::sync::Mutex::new(None),
-        jobs: Jobs::new(log.clone()),
+        jobs: Jobs::new(log.clone(), evidence),
         transfers: Arc::default(),
         log,
         state: watch::Sender::new(record.state),
@@ -146,7 +151,7 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
     });
     supervisor.reopen_ports();
     if supervisor.place.saved().exists() && matches!(record.state, State::Creating | State::Cold) {
-        supervisor.jobs.load(&supervisor.place.point()?.jobs()?)?;
+        supervisor.jobs.load(&supervisor.place.point()?.jobs()?, id)?;
     }
     if record.state == State::Creating {
         for port in &record.request.ports {
@@ -199,6 +204,19 @@ impl Supervisor {
 
     fn record(&self) -> Result<Record> {
         self.store().get(&self.id)
+    }
+
+    /// Decides about something that is asked of the sandbox and that its own admission authorises.
+    fn admit(&self, operation: Operation, ask: &Ask<'_>) -> Result<()> {
+        let of = Of { sandbox: &self.id, run: "" };
+        self.evidence.allowed(operation, &self.policy.admit(operation, ask), of)
+    }
+
+    /// Decides about something that is put on record before it happens. Returns the entry's index too.
+    fn authorise(&self, operation: Operation, ask: &Ask<'_>, run: &str) -> Result<(Plan, u64)> {
+        let plan = self.policy.admit(operation, ask);
+        let audit_id = self.evidence.decided(operation, &plan, Of { sandbox: &self.id, run })?;
+        Ok((plan, audit_id))
     }
 
     /// Records a change of state and tells those who wait for one.

@@ -118,6 +118,7 @@ impl Forward {
             status,
             why,
             connections: (MAX_CONNECTIONS_EACH - free) as u32,
+            audit_id: None,
         }
     }
 }
@@ -172,8 +173,9 @@ impl Supervisor {
     /// Opens a port. It leads into the sandbox when this returns, and again after the supervisor was replaced.
     pub fn add_port(self: &Arc<Self>, request: &PortRequest) -> Result<Port> {
         check(&self.home, std::slice::from_ref(request))?;
-        self.policy.admit(Operation::Port, &Ask { ports: std::slice::from_ref(request), ..Ask::default() })?;
-        self.open_asked_port(request)
+        let ask = Ask { ports: std::slice::from_ref(request), ..Ask::default() };
+        let (_, audit_id) = self.authorise(Operation::Port, &ask, "")?;
+        Ok(Port { audit_id: Some(audit_id), ..self.open_asked_port(request)? })
     }
 
     /// The same of one that was decided about already.

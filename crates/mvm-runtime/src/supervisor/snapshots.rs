@@ -51,7 +51,7 @@ struct Taken {
 
 impl Supervisor {
     async fn snapshot(self: &Arc<Self>, request: &SnapshotRequest) -> Result<Snapshot> {
-        self.policy.admit(Operation::Snapshot, &Ask::default())?;
+        let (_, audit_id) = self.authorise(Operation::Snapshot, &Ask::default(), "")?;
         let id = sandbox::new_snapshot_id()?;
         let name = snapshots::name(&self.home, &request.name, &id)?;
         let staging = self.home.staging("snapshot")?;
@@ -62,7 +62,15 @@ impl Supervisor {
         let request = CreateRequest { idempotency_key: key, snapshot, ports, ..record.request };
         let running_jobs = taken.running_jobs;
         let profile_digest = policy::digest(&self.policy.profile);
-        let record = snapshots::Record { id, name, sandbox_name: record.name, request, running_jobs, profile_digest };
+        let record = snapshots::Record {
+            id,
+            name,
+            sandbox_name: record.name,
+            request,
+            running_jobs,
+            profile_digest,
+            audit_id: Some(audit_id),
+        };
         let (home, sandbox) = (self.home.clone(), self.id.clone());
         // Digests and syncs; the sandbox runs meanwhile.
         let finish = move || {
@@ -73,10 +81,10 @@ impl Supervisor {
     }
 
     async fn fork(self: &Arc<Self>, request: ForkRequest) -> Result<Forked> {
-        self.policy.admit(Operation::Snapshot, &Ask::default())?;
+        self.authorise(Operation::Snapshot, &Ask::default(), "")?;
         let requests = self.children(request)?;
         for request in &requests {
-            self.policy.admit(Operation::Keep, &Ask { ttl_ms: ttl_of(request), ..Ask::default() })?;
+            self.admit(Operation::Keep, &Ask { ttl_ms: ttl_of(request), ..Ask::default() })?;
         }
         let staging = self.home.staging("fork")?;
         let taken = self.take(staging.path(), "fork").await?;

@@ -59,6 +59,9 @@ pub struct Port {
     pub why: String,
     /// Connections at this moment.
     pub connections: u32,
+    /// The entry of the audit log that authorised it, in the answer to the request that opened it.
+    #[serde(default)]
+    pub audit_id: Option<u64>,
 }
 
 /// What becomes of a connection.

@@ -49,6 +49,9 @@ pub struct Snapshot {
     /// Why nothing can come back from it, as far as is known: what its records no longer tell is empty or 0; null if its
     /// records are whole.
     pub damage: Option<String>,
+    /// The entry of the audit log that authorised it (`mvmctl audit show`).
+    #[serde(default)]
+    pub audit_id: Option<u64>,
 }
 
 /// Copies of a running sandbox to make.

@@ -86,7 +86,8 @@ async fn exec(ready: &Ready, argv: &[&str], input: Option<usize>) -> Result<usiz
         }
     };
     let mut counted = Counted(0);
-    let attend = command::complete(&ready.guest, request, None, feed, &mut control, &mut counted);
+    let witness = mvm_runtime::witness::Witness::new()?;
+    let attend = command::complete(&ready.guest, request, None, feed, &mut control, &mut counted, &witness);
     let (attended, ()) = tokio::join!(attend, send);
     match attended?.outcome {
         Ok(exited) if exited.status == Status::Code(0) => Ok(counted.0),

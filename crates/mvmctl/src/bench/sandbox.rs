@@ -7,7 +7,7 @@ use hyper::Method;
 use mvm_runtime::client::Client;
 use mvm_runtime::{Error, Home, Result, reconcile, sandboxes};
 use mvm_wire::api::{
-    CreateRequest, DeletionReport, ForkRequest, Forked, JobEvent, JobRequest, JobResult, Sandbox, Stats, Written,
+    CreateRequest, DeletionReport, ForkRequest, Forked, JobEvent, JobRequest, Sandbox, Stats, Written,
 };
 use tokio::sync::mpsc;
 
@@ -58,7 +58,7 @@ impl Measured {
         let mut events = self.client.lines(Method::POST, "/v1/jobs", Some(&request)).await?;
         while let Some(event) = events.next().await? {
             match event {
-                JobEvent::Ended { result: JobResult { exit_code: Some(0), .. } } => return Ok(()),
+                JobEvent::Ended { result } if result.exit_code == Some(0) => return Ok(()),
                 JobEvent::Ended { result } => return Err(Error::internal("a sample failed", result.in_words())),
                 _ => {}
             }

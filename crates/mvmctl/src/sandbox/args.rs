@@ -3,6 +3,7 @@
 mod files;
 mod saved;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -230,6 +231,9 @@ pub struct ExecArgs {
     /// [default: no limit, 1M with --json]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "detach")]
     pub max_output: Option<u64>,
+    /// Have what ran signed, and write the receipt there; the proof that it is in the audit log goes into FILE.tlog-proof
+    #[arg(long, value_name = "FILE", conflicts_with = "detach")]
+    pub receipt: Option<PathBuf>,
     /// Start it, print its run id, and leave it running
     #[arg(long, short)]
     pub detach: bool,

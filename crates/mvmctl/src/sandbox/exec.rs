@@ -7,6 +7,7 @@ use base64::Engine;
 use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
 use mvm_runtime::command::{Control, Streams};
+use mvm_runtime::evidence::Ended;
 use mvm_runtime::policy::Profile;
 use mvm_runtime::{Error, ErrorCode, Result};
 use mvm_wire::api::{Job, JobEvent, JobRequest, JobResult, SignalRequest, Stream, TerminalSize};
@@ -17,7 +18,7 @@ use super::args::{AttachArgs, ExecArgs};
 use super::{Found, find};
 use crate::commands::block_on;
 use crate::streams::{self, Captured, JSON_OUTPUT_LIMIT, Streamed};
-use crate::{output, signals, terminal};
+use crate::{output, receipts, signals, terminal};
 
 /// How a shell reports a program whose reader has gone (128 + SIGPIPE).
 const READER_GONE: u8 = 141;
@@ -62,7 +63,8 @@ async fn execute(args: ExecArgs) -> Result<u8> {
         let why = "standard input is not a terminal";
         return Err(Error::new(ErrorCode::InvalidRequest, "cannot pass a terminal on", why).hint("leave out --tty"));
     }
-    let Found { record, client, .. } = find(&args.sandbox)?;
+    let Found { home, record, client } = find(&args.sandbox)?;
+    receipts::check(args.receipt.as_deref())?;
     let request = request(&args, &record.policy.profile);
     if args.detach {
         let job: Job = client.post("/v1/jobs", Some(&request)).await?;
@@ -74,14 +76,29 @@ async fn execute(args: ExecArgs) -> Result<u8> {
     }
     let raw = if args.tty && args.interactive { terminal::Raw::enter() } else { None };
     signals::command_runs();
+    let signed = |run_id: &str| match &args.receipt {
+        Some(file) => receipts::write(&home, &Ended::new(run_id, &record.id)?, file),
+        None => Ok(()),
+    };
     if args.json {
-        return capture(&client, &request, &mut control, &record.id, args.max_output).await;
+        let mut captured = Captured::new(args.max_output.unwrap_or(JSON_OUTPUT_LIMIT));
+        let result = converse(&client, &request, &mut control, &mut captured).await?;
+        signed(&result.run_id)?;
+        let mut object = streams::as_json(&result, &captured);
+        object["run_id"] = json!(result.run_id);
+        object["sandbox_id"] = json!(record.id);
+        object["audit_id"] = json!(result.audit_id);
+        object["receipt"] = json!(args.receipt);
+        output::print_json(&object);
+        return Ok(result.exit_status());
     }
     let shown =
         Shown { image: &record.request.image, timeout: args.timeout, max_output: args.max_output, quiet: args.quiet };
-    let status = stream(&client, &request, &mut control, &shown).await;
+    let result = stream(&client, &request, &mut control, &shown).await;
     drop(raw);
-    status
+    let result = result?;
+    signed(&result.run_id)?;
+    Ok(result.exit_status())
 }
 
 fn request(args: &ExecArgs, profile: &Profile) -> JobRequest {
@@ -104,34 +121,18 @@ fn request(args: &ExecArgs, profile: &Profile) -> JobRequest {
     }
 }
 
-async fn capture(
-    client: &Client,
-    request: &JobRequest,
-    control: &mut mpsc::Receiver<Control>,
-    sandbox_id: &str,
-    limit: Option<u64>,
-) -> Result<u8> {
-    let mut captured = Captured::new(limit.unwrap_or(JSON_OUTPUT_LIMIT));
-    let (run_id, result) = converse(client, request, control, &mut captured).await?;
-    let mut object = streams::as_json(&result, &captured);
-    object["run_id"] = json!(run_id);
-    object["sandbox_id"] = json!(sandbox_id);
-    output::print_json(&object);
-    Ok(result.exit_status())
-}
-
-/// Runs a command and passes its output on; returns the exit status.
+/// Runs a command and passes its output on.
 pub async fn stream(
     client: &Client,
     request: &JobRequest,
     control: &mut mpsc::Receiver<Control>,
     shown: &Shown<'_>,
-) -> Result<u8> {
+) -> Result<JobResult> {
     let mut streamed = Streamed::new(shown.max_output);
-    let (_, result) = converse(client, request, control, &mut streamed).await?;
+    let result = converse(client, request, control, &mut streamed).await?;
     streamed.flush().await;
     streams::report(&result, &streamed, shown.image, shown.timeout, shown.quiet);
-    Ok(result.exit_status())
+    Ok(result)
 }
 
 /// Starts an attached command and stays with it: its output comes, input, signals and sizes go.
@@ -140,9 +141,9 @@ async fn converse(
     request: &JobRequest,
     control: &mut mpsc::Receiver<Control>,
     streams: &mut impl Streams,
-) -> Result<(String, JobResult)> {
+) -> Result<JobResult> {
     let mut lines = client.lines(Method::POST, "/v1/jobs", Some(request)).await?;
-    let Some(JobEvent::Started { run_id }) = lines.next().await? else { return Err(unfinished()) };
+    let Some(JobEvent::Started { run_id, .. }) = lines.next().await? else { return Err(unfinished()) };
     if request.stdin {
         let (client, path) = (client.clone(), format!("/v1/jobs/{run_id}/stdin"));
         let feed = streams::input(true);
@@ -152,7 +153,7 @@ async fn converse(
     loop {
         tokio::select! {
             event = lines.next() => match show(event?, streams).await? {
-                Some(result) => return Ok((run_id, result)),
+                Some(result) => return Ok(result),
                 None => continue,
             },
             Some(wanted) = control.recv() => obey(client, &run_id, wanted).await?,
@@ -172,8 +173,12 @@ async fn show(event: Option<JobEvent>, streams: &mut impl Streams) -> Result<Opt
             }
         }
         JobEvent::Gap { bytes, .. } => eprintln!("mvmctl: {bytes} bytes of output are no longer kept"),
-        JobEvent::Ended { result: JobResult { error: Some(error), .. } } => return Err(error.into()),
-        JobEvent::Ended { result } => return Ok(Some(result)),
+        JobEvent::Ended { result } => {
+            return match result.error {
+                Some(error) => Err(error.into()),
+                None => Ok(Some(*result)),
+            };
+        }
     }
     Ok(None)
 }

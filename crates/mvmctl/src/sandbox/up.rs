@@ -161,6 +161,7 @@ async fn attached(
             &exec::Shown { image: &sandbox.image, quiet: args.quiet, ..Default::default() },
         )
         .await
+        .map(|result| result.exit_status())
     };
     let destroyed: Result<DeletionReport> = client.post_slowly("/v1/sandbox/destroy").await;
     destroyed.and(result)

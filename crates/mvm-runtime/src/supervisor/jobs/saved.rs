@@ -15,9 +15,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::{INPUT_PIECES, Job, Jobs, Parked};
 use crate::command::Feed;
 use crate::error::{Error, Result};
+use crate::evidence::Testimony;
 use crate::point;
 use crate::supervisor::output::Output;
 use crate::vmm::guest::Guest;
+use crate::witness::{self, Witness};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +31,8 @@ struct SavedJob {
     output: SavedOutput,
     result: Option<JobResult>,
     running: Option<SavedRun>,
+    testimony: Testimony,
+    witness: witness::Saved,
 }
 
 /// A command that goes on.
@@ -64,12 +68,14 @@ impl Jobs {
         serde_json::to_vec(&all).map_err(|e| Error::internal("cannot save the commands", e))
     }
 
-    /// Takes over what was saved. What was attached has lost its caller.
-    pub fn load(&self, saved: &[u8]) -> Result<()> {
+    /// Takes over what was saved, for the sandbox with this id. What was attached has lost its caller.
+    pub fn load(&self, saved: &[u8], sandbox_id: &str) -> Result<()> {
         let saved: Vec<SavedJob> =
             serde_json::from_slice(saved).map_err(|e| point::refused(format!("its commands cannot be read: {e}")))?;
-        let loaded: BTreeMap<u64, Arc<Job>> =
-            saved.into_iter().map(|saved| Ok((saved.number, Arc::new(load(saved)?)))).collect::<Result<_>>()?;
+        let loaded: BTreeMap<u64, Arc<Job>> = saved
+            .into_iter()
+            .map(|saved| Ok((saved.number, Arc::new(load(saved, sandbox_id)?))))
+            .collect::<Result<_>>()?;
         *self.all() = loaded;
         Ok(())
     }
@@ -109,11 +115,13 @@ impl Job {
             output: self.output.save(),
             result: self.result.borrow().clone(),
             running,
+            testimony: self.testimony.clone(),
+            witness: self.witness.save(),
         }
     }
 }
 
-fn load(saved: SavedJob) -> Result<Job> {
+fn load(saved: SavedJob, sandbox_id: &str) -> Result<Job> {
     let damaged = |e| point::refused(format!("the input of a command cannot be read: {e}"));
     let (control, controlled) = mpsc::channel(super::CONTROLS);
     let mut input = None;
@@ -140,5 +148,7 @@ fn load(saved: SavedJob) -> Result<Job> {
         suspend: Notify::new(),
         parked: watch::Sender::new(parked),
         request: saved.request,
+        testimony: Testimony { sandbox_id: sandbox_id.to_owned(), ..saved.testimony },
+        witness: Witness::load(saved.witness)?,
     })
 }

@@ -1,0 +1,127 @@
+//! What is put on record of all that happens: the audit log, and what a receipt of each command is made from.
+//!
+//! What authorises is durable before it takes effect; what describes is written at once and synced with the next that is.
+
+mod notary;
+mod records;
+mod testimony;
+
+use std::sync::Arc;
+
+use mvm_evidence::{Durability, Entry, KeyRing, Log};
+use mvm_wire::api::Plan;
+
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::policy::{self, Operation};
+
+pub use notary::{Receipt, notarise, receipt};
+pub use records::{Ended, Record, find as find_record};
+pub use testimony::{Testimony, Told};
+
+/// The longest text in a field of an entry that is not ours, in bytes: reasons, names.
+const MAX_TEXT: usize = 512;
+
+/// The audit log of a home.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    home: Home,
+    log: Arc<Log>,
+}
+
+impl Evidence {
+    /// Opens the log of a home; makes it if there is none.
+    pub fn open(home: &Home) -> Result<Evidence> {
+        home.create()?;
+        Ok(Evidence { home: home.clone(), log: Arc::new(Log::open(home.audit())?) })
+    }
+
+    /// The home.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Records that a plan was admitted, durably, or that it was refused. Returns the entry's index if it may happen: its
+    /// audit id.
+    pub fn decided(&self, operation: Operation, plan: &Plan, of: Of<'_>) -> Result<u64> {
+        self.allowed(operation, plan, of)?;
+        let entry = of
+            .entry(&format!("{}.authorised", operation.name()))
+            .field("profile", &plan.profile)
+            .field("profile_digest", &plan.profile_digest)
+            .field("plan", policy::digest(plan));
+        let entry = match plan.allowed_missing.as_slice() {
+            [] => entry,
+            missing => entry.field("allowed_missing", bounded(&missing.join(" "))),
+        };
+        self.log.append(&entry, Durability::Durable).map_err(|e| unrecorded(operation, e.into()))
+    }
+
+    /// Lets what was admitted happen without an entry of its own, because another one has authorised it. A refusal is
+    /// recorded.
+    pub fn allowed(&self, operation: Operation, plan: &Plan, of: Of<'_>) -> Result<()> {
+        policy::decided(operation, plan).inspect_err(|_| {
+            // A log that cannot be written is no reason to forget the refusal.
+            let _ = self.denied(operation, plan, of);
+        })
+    }
+
+    fn denied(&self, operation: Operation, plan: &Plan, of: Of<'_>) -> Result<u64> {
+        let rules: std::collections::BTreeSet<&str> = plan.denials.iter().map(|denial| denial.rule.as_str()).collect();
+        let entry = of
+            .entry(&format!("{}.denied", operation.name()))
+            .field("profile", &plan.profile)
+            .field("plan", policy::digest(plan))
+            .field("rules", rules.into_iter().collect::<Vec<_>>().join(" "));
+        Ok(self.log.append(&entry, Durability::Batched)?)
+    }
+
+    /// Records something that has happened. Returns the entry's index.
+    pub fn describe(&self, event: &str, of: Of<'_>, fields: &[(&str, &str)]) -> Result<u64> {
+        let entry = fields.iter().fold(of.entry(event), |entry, (name, value)| entry.field(name, bounded(value)));
+        Ok(self.log.append(&entry, Durability::Batched)?)
+    }
+
+    fn keys(&self) -> KeyRing {
+        KeyRing::at(self.home.keys())
+    }
+}
+
+/// What an entry is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Of<'a> {
+    /// A sandbox, by its id; empty if none.
+    pub sandbox: &'a str,
+    /// A command, by its id; empty if none.
+    pub run: &'a str,
+}
+
+impl Of<'_> {
+    fn entry(self, event: &str) -> Entry {
+        let mut entry = Entry::now(event);
+        if !self.sandbox.is_empty() {
+            entry = entry.sandbox(self.sandbox);
+        }
+        if !self.run.is_empty() {
+            entry = entry.run(self.run);
+        }
+        entry
+    }
+}
+
+/// Text in a form that an entry may have.
+fn bounded(text: &str) -> String {
+    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    mvm_evidence::Statement::prose(&plain).chars().take(MAX_TEXT).collect()
+}
+
+/// Nothing happens that cannot be recorded.
+fn unrecorded(operation: Operation, e: Error) -> Error {
+    let why = format!("it could not be recorded in the audit log: {}: {}", e.what, e.why);
+    Error { why, what: operation.what().to_owned(), ..e }
+}

@@ -1,0 +1,213 @@
+//! What is known of a command from its start, and the statement that it becomes when the command has ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mvm_evidence::statement::{
+    Commitments, GuestReported, HostObserved, Image, Isolation as Stated, Layer, Limits, Policy, Run, RunKind, Tool,
+};
+use mvm_evidence::{Digest, Entry, Statement, commitment, notary};
+use mvm_wire::api::{JobResult, Plan};
+use mvm_wire::guest::Exec;
+use serde::{Deserialize, Serialize};
+
+use super::{Evidence, records};
+use crate::error::{Error, Result};
+use crate::policy::{self, NO_NETWORK};
+use crate::run::Isolation;
+use crate::time;
+use crate::witness::Witness;
+
+/// What is known of a command when it starts. It holds its arguments, so it is as private as they are.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Testimony {
+    /// Its id.
+    pub run_id: String,
+    /// The sandbox that it runs in.
+    pub sandbox_id: String,
+    /// Whether the sandbox was made for it alone.
+    pub alone: bool,
+    /// The entry of the audit log that authorised it.
+    pub audit_id: u64,
+    /// Name and digest of the image.
+    pub image: (String, String),
+    /// What was decided about it.
+    pub plan: Plan,
+    /// The machine: processors, memory in MiB, disk in bytes.
+    pub machine: (u32, u32, u64),
+    /// The layers that had to apply.
+    pub require: Vec<String>,
+    /// What keeps its machine apart from the host.
+    pub isolation: Arc<Isolation>,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The commitment to its environment.
+    pub env: Digest,
+    /// Names of the secrets that it was granted, sorted.
+    pub secrets: Vec<String>,
+    /// When it started, milliseconds since 1970.
+    pub started_at_ms: u64,
+}
+
+/// What is told of a command when it is about to start.
+#[derive(Debug)]
+pub struct Told<'a> {
+    /// Its id.
+    pub run_id: &'a str,
+    /// The sandbox that it runs in.
+    pub sandbox_id: &'a str,
+    /// Whether the sandbox was made for it alone.
+    pub alone: bool,
+    /// The entry of the audit log that authorised it.
+    pub audit_id: u64,
+    /// Name and digest of the image.
+    pub image: (&'a str, &'a str),
+    /// What was decided about it.
+    pub plan: &'a Plan,
+    /// The machine: processors, memory in MiB, disk in bytes.
+    pub machine: (u32, u32, u64),
+    /// The layers that had to apply.
+    pub require: &'a [String],
+    /// What keeps its machine apart from the host.
+    pub isolation: &'a Arc<Isolation>,
+    /// As the guest gets it.
+    pub exec: &'a Exec,
+    /// Names of the secrets that it was granted.
+    pub secrets: Vec<String>,
+}
+
+impl Testimony {
+    /// Notes what is known of a command that is about to start.
+    pub fn of(told: Told<'_>, witness: &Witness) -> Result<Testimony> {
+        // The last of equal names counts, as in the guest.
+        let env: BTreeMap<String, String> = told.exec.env.iter().cloned().collect();
+        let env = commitment::commit_env(witness.salt(), &env).map_err(uncommitted)?;
+        let mut secrets = told.secrets;
+        secrets.sort();
+        Ok(Testimony {
+            run_id: told.run_id.to_owned(),
+            sandbox_id: told.sandbox_id.to_owned(),
+            alone: told.alone,
+            audit_id: told.audit_id,
+            image: (told.image.0.to_owned(), told.image.1.to_owned()),
+            plan: told.plan.clone(),
+            machine: told.machine,
+            require: told.require.to_vec(),
+            isolation: told.isolation.clone(),
+            argv: told.exec.argv.clone(),
+            env,
+            secrets,
+            started_at_ms: time::now_ms(),
+        })
+    }
+
+    fn statement(&self, log: &str, witness: &Witness, result: &JobResult) -> Result<Statement> {
+        let (name, digest) = &self.image;
+        let plan = &self.plan;
+        let sums = witness.sums();
+        let (cpus, memory_mib, disk_bytes) = self.machine;
+        let enforced = &plan.enforced;
+        Ok(Statement {
+            run: Run {
+                run_id: self.run_id.clone(),
+                sandbox_id: self.sandbox_id.clone(),
+                kind: if self.alone { RunKind::Run } else { RunKind::Exec },
+                log: log.to_owned(),
+                audit_id: self.audit_id,
+            },
+            image: Image { name: name.clone(), digest: sha256(digest.trim_start_matches("sha256:"))? },
+            policy: Policy {
+                profile: plan.profile.clone(),
+                profile_digest: sha256(&plan.profile_digest)?,
+                plan_digest: sha256(&policy::digest(plan))?,
+                allowed_missing: plan.allowed_missing.clone(),
+            },
+            limits: Limits {
+                cpus,
+                memory_mib,
+                disk_bytes,
+                scratch_bytes: enforced.scratch_bytes,
+                processes: enforced.processes.map(u64::from),
+                output_bytes: enforced.output_bytes,
+                timeout_ms: enforced.timeout_ms,
+            },
+            isolation: self.isolation(),
+            commitments: Commitments {
+                argv: commitment::commit_argv(witness.salt(), &self.argv).map_err(uncommitted)?,
+                env: self.env,
+                stdin: sums.stdin.commitment,
+                stdout: sums.stdout.commitment,
+                stderr: sums.stderr.commitment,
+            },
+            secrets: self.secrets.clone(),
+            host_observed: HostObserved {
+                started_at_ms: self.started_at_ms,
+                ended_at_ms: time::now_ms(),
+                duration_us: (result.duration_ms * 1000.0) as u64,
+                timed_out: result.timed_out,
+                stdin_bytes: sums.stdin.bytes,
+                stdout_bytes: sums.stdout.bytes,
+                stderr_bytes: sums.stderr.bytes,
+                redactions: 0,
+                error: result.error.as_ref().map(|error| error.code.to_string()),
+            },
+            guest_reported: result.error.is_none().then(|| GuestReported {
+                exit_code: result.exit_code,
+                signal: result.signal,
+                oom_killed: result.oom_killed,
+                not_started: result.not_started.as_ref().map(|not| not.reason.clone()),
+            }),
+            tool: Tool { name: "mvmctl".into(), version: env!("CARGO_PKG_VERSION").into() },
+        })
+    }
+
+    fn isolation(&self) -> Stated {
+        let isolation = &self.isolation;
+        let no_network = self.require.iter().any(|name| name == NO_NETWORK);
+        let layer = |report: &crate::vmm::confine::LayerReport| {
+            let layer = report.layer.name();
+            // Demanded by itself, or as one of two that keep it from the network, where it is the one that does.
+            let either = no_network && ["network-namespace", "seccomp"].contains(&layer.as_str()) && report.applied;
+            Layer { mandatory: self.require.contains(&layer) || either, applied: report.applied, layer }
+        };
+        Stated {
+            backend: isolation.backend.clone(),
+            backend_version: isolation.backend_version.clone(),
+            accelerator: isolation.accelerator.name().into(),
+            template: isolation.template,
+            layers: isolation.layers.iter().map(layer).collect(),
+        }
+    }
+}
+
+impl Evidence {
+    /// Records that a command has ended: an entry in the log that binds the statement about it, and the private record from
+    /// which a receipt can be made, and opened, later.
+    pub fn ended(&self, testimony: &Testimony, witness: &Witness, result: &JobResult) -> Result<()> {
+        let statement = testimony.statement(self.log.origin(), witness, result)?;
+        let entry = Entry::now(notary::ENDED).field("outcome", outcome(result)).field("authorised", testimony.audit_id);
+        let ended = notary::record_end(&self.log, &statement, entry)?;
+        records::write(&self.home, testimony, witness, &statement, ended)
+    }
+}
+
+/// How a command ended, in a word.
+fn outcome(result: &JobResult) -> &'static str {
+    match result {
+        JobResult { error: Some(_), .. } => "lost",
+        JobResult { timed_out: true, .. } => "timeout",
+        JobResult { not_started: Some(_), .. } => "not-started",
+        JobResult { signal: Some(_), .. } => "signal",
+        JobResult { exit_code: Some(0), .. } => "success",
+        _ => "failure",
+    }
+}
+
+fn sha256(hex: &str) -> Result<Digest> {
+    hex.parse().map_err(|e| Error::internal("cannot state what ran", e))
+}
+
+fn uncommitted(e: impl std::fmt::Display) -> Error {
+    Error::internal("cannot commit to what ran", e)
+}
