@@ -6,7 +6,7 @@ mod walk;
 
 use std::path::Path;
 
-pub use report::{Finding, Report, Seen};
+pub use report::{CHANGED, Finding, Report, Seen};
 
 use crate::checkpoint::{Checkpoint, MAX_CHECKPOINT};
 use crate::error::Result;

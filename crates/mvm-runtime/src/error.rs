@@ -116,7 +116,8 @@ impl From<mvm_evidence::Error> for Error {
     fn from(error: mvm_evidence::Error) -> Self {
         let code = match error.kind {
             mvm_evidence::Kind::NotFound => ErrorCode::NotFound,
-            mvm_evidence::Kind::Invalid | mvm_evidence::Kind::Refused => ErrorCode::InvalidRequest,
+            mvm_evidence::Kind::Invalid => ErrorCode::InvalidRequest,
+            mvm_evidence::Kind::Refused => ErrorCode::InvalidState,
             mvm_evidence::Kind::Full => ErrorCode::ResourceExhausted,
             mvm_evidence::Kind::Damaged | mvm_evidence::Kind::Unsafe | mvm_evidence::Kind::Io => ErrorCode::FileError,
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 pub use mvm_runtime::units::{parse_duration, parse_size};
 
+use crate::evidence::args::{AuditCommand, KeyCommand, ReceiptCommand};
 use crate::policy::{PolicyArgs, PolicyCommand};
 use crate::sandbox::args::{
     AttachArgs, CpArgs, DestroyArgs, DownArgs, ExecArgs, ForkArgs, FsCommand, GcArgs, KeepArgs, KillArgs, LogsArgs,
@@ -89,6 +90,15 @@ pub enum Command {
     Policy(PolicyCommand),
     /// Set right what crashes left, and forget the records of destroyed sandboxes
     Gc(GcArgs),
+    /// Verify receipts: what was run, in what, under which limits and isolation
+    #[command(subcommand)]
+    Receipt(ReceiptCommand),
+    /// Read, verify and prove the log of all that was done
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Show, replace and export the keys that sign receipts and the audit log
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Supervise one sandbox; called by `up`, not by people
     #[command(hide = true)]
     Supervise {
@@ -105,7 +115,7 @@ pub enum Command {
     },
     /// Print the OpenAPI document of the API on each sandbox's socket
     Openapi,
-    /// Get the guest kernel, build the images, prepare the templates
+    /// Get the guest kernel, build the images, prepare the templates, make the signing key
     Setup(SetupArgs),
     /// Check this machine: what works, what is missing, and how to fix it
     Doctor(DoctorArgs),

@@ -5,6 +5,7 @@ use mvm_runtime::evidence::{self, Ended};
 use mvm_runtime::{Error, Home, Result};
 
 use crate::args::{Cli, Command};
+use crate::evidence::{audit, key, receipt};
 use crate::sandbox::{change, exec, fs, logs, port, show, snapshot, up};
 use crate::{bench, doctor, output, policy, run, setup, template};
 
@@ -38,6 +39,9 @@ pub fn dispatch(cli: Cli) -> u8 {
         Command::Keep(args) => change::keep(args),
         Command::Policy(command) => policy::policy(command),
         Command::Gc(args) => change::gc(args),
+        Command::Receipt(command) => receipt::receipt(command),
+        Command::Audit(command) => audit::audit(command),
+        Command::Key(command) => key::key(command),
         Command::Supervise { id } => block_on(async { mvm_runtime::supervisor::supervise(Home::locate()?, &id).await })
             .map_or_else(|error| output::error(&error, false), |()| output::SUCCESS),
         Command::Notary { run, sandbox } => notary(&run, &sandbox),

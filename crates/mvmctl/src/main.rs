@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod commands;
 mod doctor;
+mod evidence;
 mod output;
 mod policy;
 mod progress;

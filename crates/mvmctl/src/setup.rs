@@ -1,6 +1,6 @@
 //! `mvmctl setup`: everything a run would otherwise wait for.
 
-use mvm_runtime::{Home, Result, image, setup as runtime};
+use mvm_runtime::{Home, Result, evidence, image, setup as runtime};
 use serde_json::json;
 
 use crate::args::SetupArgs;
@@ -27,6 +27,7 @@ pub fn setup(args: &SetupArgs) -> u8 {
 
 fn prepare(args: &SetupArgs) -> Result<Vec<String>> {
     let home = Home::locate()?;
+    evidence::prepare(&home)?;
     let progress = Drawn::new(args.json);
     if let Some(kernel) = &args.kernel {
         runtime::use_kernel(&home, kernel, args.modules.as_deref(), &progress)?;

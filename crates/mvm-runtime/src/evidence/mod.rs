@@ -8,7 +8,7 @@ mod testimony;
 
 use std::sync::Arc;
 
-use mvm_evidence::{Durability, Entry, KeyRing, Log};
+use mvm_evidence::{Durability, Entry, KeyRing, Log, PublicKey};
 use mvm_wire::api::Plan;
 
 use crate::error::{Error, Result};
@@ -86,10 +86,23 @@ impl Evidence {
         let entry = fields.iter().fold(of.entry(event), |entry, (name, value)| entry.field(name, bounded(value)));
         Ok(self.log.append(&entry, Durability::Batched)?)
     }
+}
 
-    fn keys(&self) -> KeyRing {
-        KeyRing::at(self.home.keys())
+/// The user's keys.
+pub fn keys(home: &Home) -> KeyRing {
+    KeyRing::at(home.keys())
+}
+
+/// Makes the signing key and the audit log if they are missing, and returns them. A key that is made is on record.
+pub fn prepare(home: &Home) -> Result<(PublicKey, Log)> {
+    home.create()?;
+    let first = keys(home).public_keys()?.is_empty();
+    let key = keys(home).ensure()?;
+    let log = Log::open(home.audit())?;
+    if first {
+        log.append(&Entry::now("key.created").field("key", key.id()), Durability::Durable)?;
     }
+    Ok((key, log))
 }
 
 /// What an entry is about.

@@ -3,11 +3,11 @@
 
 use std::process::{Command, Stdio};
 
-use mvm_evidence::{Log, notary};
+use mvm_evidence::notary;
 use mvm_wire::ErrorCode;
 
+use super::records;
 use super::records::{Ended, PROOF, RECEIPT};
-use super::{Evidence, records};
 use crate::error::{Error, IoContext, Result};
 use crate::home::{Home, write_whole};
 
@@ -52,10 +52,8 @@ fn stored(home: &Home, of: &Ended) -> Result<Option<Receipt>> {
 /// Signs the receipt of a command and keeps it beside its record. What `mvmctl notary` does, and nothing else in its process.
 pub fn notarise(home: &Home, of: &Ended) -> Result<()> {
     let record = records::find(home, of)?;
-    let log = Log::open_existing(home.audit())?;
-    let evidence = Evidence { home: home.clone(), log: std::sync::Arc::new(log) };
-    evidence.keys().ensure()?;
-    let signed = notary::sign_receipt(&evidence.log, &evidence.keys(), &record.statement()?, record.ended)?;
+    let (_, log) = super::prepare(home)?;
+    let signed = notary::sign_receipt(&log, &super::keys(home), &record.statement()?, record.ended)?;
     write_whole(&of.path(home, PROOF), signed.proof.as_bytes())?;
     write_whole(&of.path(home, RECEIPT), &signed.envelope)
 }
