@@ -18,6 +18,7 @@ test: test-deps lint
 	$(TESTED) /usr/bin/python3 conformance/raw_client.py
 	$(TESTED) /usr/bin/python3 conformance/api_test.py
 	$(TESTED) /usr/bin/python3 conformance/docs_test.py
+	$(TESTED) /usr/bin/python3 conformance/evidence_test.py
 	$(TESTED) /usr/bin/python3 conformance/faults.py
 	@$(MAKE) --no-print-directory conformance
 

@@ -22,6 +22,8 @@ if [ "${1:-}" = tests ]; then
     need curl curl
     /usr/bin/python3 -c 'import httpx, jsonschema, yaml' >/dev/null 2>&1 ||
         missing="$missing python3 python3-httpx python3-jsonschema python3-yaml"
+    /usr/bin/python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
+    need openssl openssl
 fi
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 # The agent is linked statically, and the image base needs a static busybox.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mvm_evidence::checkpoint::MAX_CHECKPOINT;
 use mvm_evidence::{Checkpoint, Entry, Log, Report, verify as check};
+use mvm_runtime::error::IoContext;
 use mvm_runtime::home::write_atomically;
 use mvm_runtime::{Home, Result, evidence};
 use serde_json::{Value, json};
@@ -170,7 +171,8 @@ fn checkpoint(witness: Option<&Path>, as_json: bool) -> Result<u8> {
     }
     let checkpoint = log.checkpoint(&evidence::keys(&home).signer()?)?;
     if let Some(file) = witness {
-        write_atomically(file, checkpoint.as_str().as_bytes())?;
+        let file = std::path::absolute(file).context(|| format!("cannot write {}", file.display()))?;
+        write_atomically(&file, checkpoint.as_str().as_bytes())?;
     }
     if as_json {
         let object = json!({
