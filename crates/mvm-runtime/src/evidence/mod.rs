@@ -99,6 +99,8 @@ pub fn prepare(home: &Home) -> Result<(PublicKey, Log)> {
     let first = keys(home).public_keys()?.is_empty();
     let key = keys(home).ensure()?;
     let log = Log::open(home.audit())?;
+    // One that was changed is found to be before anything is done that it would have to tell.
+    log.size()?;
     if first {
         log.append(&Entry::now("key.created").field("key", key.id()), Durability::Durable)?;
     }
