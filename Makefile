@@ -5,7 +5,7 @@ MVMCTL := target/release/mvmctl
 # What the tests run with: the program that cargo's tests have built, in a home of its own.
 TESTED := PATH="$(CURDIR)/target/debug:$$PATH" MVM_HOME="$(CURDIR)/target/tmp/mvm-home"
 
-.PHONY: demo test conformance lifecycle deps test-deps build lint fmt bench boots faults openapi clean
+.PHONY: demo test conformance lifecycle deps test-deps build lint fmt bench boots faults openapi fuzz clean
 
 ## Installs what is missing, builds, sets up, and says hello from inside a microVM.
 demo: build
@@ -65,6 +65,10 @@ bench: build
 ## Boots 100 guests afresh and counts the failures: make boots BOOTS=100 MVM_QEMU=/path/to/qemu-system-x86_64
 boots: build
 	scripts/boot-check.sh $(or $(BOOTS),100)
+
+## Feeds random input to everything that parses what others wrote, for FUZZ_SECONDS each: make fuzz FUZZ_SECONDS=600
+fuzz:
+	@scripts/fuzz.sh $(or $(FUZZ_SECONDS),20)
 
 clean:
 	$(CARGO) clean
