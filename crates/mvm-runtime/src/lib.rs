@@ -28,6 +28,7 @@ pub mod request;
 pub mod run;
 pub mod sandbox;
 pub mod sandboxes;
+pub mod secrets;
 pub mod setup;
 pub mod snapshots;
 pub mod stamp;

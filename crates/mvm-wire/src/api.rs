@@ -11,12 +11,14 @@ mod files;
 mod logs;
 mod policy;
 mod ports;
+pub mod secrets;
 mod snapshots;
 
 pub use files::{CopyReport, CopyRequest, FileInfo, MkdirRequest, RemoveRequest, RenameRequest, Skipped, Written};
 pub use logs::{GapCause, LogEvent, LogGap, LogLine, LogSource};
 pub use policy::{Denial, Enforced, Plan, PlanLine};
 pub use ports::{Port, PortName, PortRequest, PortStatus};
+pub use secrets::{SecretInfo, SecretKind, SecretValue, SecretValues};
 pub use snapshots::{ForkRequest, Forked, Snapshot, SnapshotRequest};
 
 /// Where a sandbox is in its life.
@@ -173,6 +175,9 @@ pub struct CreateRequest {
     pub disk_bytes: u64,
     /// Environment of every command in it.
     pub env: BTreeMap<String, String>,
+    /// Secrets that every command in it has as variables: by name, where the value is, `env:VAR` or `file:PATH`. Only this
+    /// reference is kept.
+    pub secrets: BTreeMap<String, String>,
     /// Who answers for it.
     pub owner: String,
     /// Milliseconds until it ends; an hour if neither this nor `no_ttl` is given.
@@ -287,6 +292,11 @@ pub struct JobRequest {
     pub argv: Vec<String>,
     /// Environment, on top of the sandbox's.
     pub env: BTreeMap<String, String>,
+    /// Secrets that this command alone has as variables, by name: 32 at most, each of 8 bytes to 64 KiB. They are never
+    /// answered, kept or logged, and redacted in all that the sandbox writes.
+    #[serde(serialize_with = "secrets::hand_over", deserialize_with = "secrets::take_in")]
+    #[schema(value_type = BTreeMap<String, String>, write_only, default = json!({}))]
+    pub secrets: SecretValues,
     /// Working directory; the image's if empty.
     pub cwd: String,
     /// User; the image's if empty.
@@ -300,6 +310,8 @@ pub struct JobRequest {
     pub timeout_ms: Option<u64>,
     /// The command ends when the request's connection does, and its output is never dropped: it waits for the reader.
     pub attached: bool,
+    /// Leave secrets in its output as they are. Only of a command that is attached: its output is its caller's.
+    pub no_redact: bool,
     /// A repeated request with this key, of at most 256 bytes, starts nothing and returns the job that the first one started.
     #[schema(max_length = 256)]
     pub idempotency_key: String,
@@ -329,7 +341,7 @@ pub struct Job {
     pub attached: bool,
     /// Offset of the first byte of output that is still kept.
     pub first_offset: u64,
-    /// Bytes of output so far, on both streams together.
+    /// Bytes of output so far, on both streams together, as they are kept: with secrets redacted.
     pub end_offset: u64,
     /// Its result; null while it runs.
     pub result: Option<JobResult>,
@@ -354,9 +366,9 @@ pub struct JobResult {
     pub error: Option<ErrorObject>,
     /// Milliseconds from its start to its end.
     pub duration_ms: f64,
-    /// Bytes it wrote to standard output.
+    /// Bytes it wrote to standard output, counted before secrets were redacted.
     pub stdout_bytes: u64,
-    /// Bytes it wrote to standard error.
+    /// Bytes it wrote to standard error, counted before secrets were redacted.
     pub stderr_bytes: u64,
     /// Its run id.
     #[serde(default)]
@@ -364,6 +376,9 @@ pub struct JobResult {
     /// The entry of the audit log that authorised it (`mvmctl audit show`).
     #[serde(default)]
     pub audit_id: u64,
+    /// How often a secret was redacted in its output.
+    #[serde(default)]
+    pub redactions: u64,
 }
 
 /// A command whose program could not be started.
@@ -378,7 +393,7 @@ pub struct NotStarted {
 }
 
 /// Which output a piece belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
     /// Standard output; with a terminal everything.

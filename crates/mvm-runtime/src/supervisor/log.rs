@@ -74,7 +74,9 @@ impl Log {
 
     fn line(&self, source: LogSource, of: Option<&(String, Stream)>, text: String) {
         let (run_id, stream) = of.map(|(run_id, stream)| (run_id.clone(), *stream)).unzip();
-        self.append(|seq| LogEvent::Line(LogLine { seq, at_ms: time::now_ms(), source, run_id, stream, text }));
+        self.append(|seq| {
+            LogEvent::Line(LogLine { seq, at_ms: time::now_ms(), source, run_id, stream, text, redactions: 0 })
+        });
     }
 
     fn flood(&self, source: LogSource, run_id: Option<String>, lines: u64) {

@@ -56,6 +56,9 @@ pub struct LogLine {
     pub stream: Option<Stream>,
     /// The line without its end. Bytes that are no UTF-8 are U+FFFD; what is over 4 KiB is on the next line.
     pub text: String,
+    /// How often something was redacted in it.
+    #[serde(default)]
+    pub redactions: u64,
 }
 
 /// Lines that are missing.

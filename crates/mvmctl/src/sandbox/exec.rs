@@ -118,6 +118,7 @@ fn request(args: &ExecArgs, profile: &Profile) -> JobRequest {
         timeout_ms: args.timeout.map(|timeout| timeout.as_millis().max(1) as u64),
         attached: !args.detach,
         idempotency_key: args.idempotency_key.clone(),
+        ..JobRequest::default()
     }
 }
 

@@ -92,6 +92,7 @@ mod tests {
             run_id: None,
             stream: None,
             text: "a\x1b[2J\nb".into(),
+            redactions: 0,
         };
         let told = in_words(&LogEvent::Line(line));
         assert_eq!(told, "2023-11-14T22:13:20.123Z console | a\u{fffd}[2J\u{fffd}b");
