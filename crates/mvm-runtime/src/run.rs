@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{self, JobResult};
+use mvm_wire::api::{self, JobResult, SecretValues};
 use mvm_wire::guest::{Exec, TermSize};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -21,6 +21,7 @@ use crate::kernel::Kernel;
 use crate::policy::{self, Ask, Operation, Policy, Profile};
 use crate::progress::Progress;
 use crate::sandbox::{self, Identity};
+use crate::secrets::{self, Patterns, Redacted};
 use crate::setup;
 use crate::template::{self, BOOT_LIMIT, Recipe};
 use crate::vmm;
@@ -43,6 +44,10 @@ pub struct RunRequest {
     pub argv: Vec<String>,
     /// Environment, on top of the image's.
     pub env: Vec<(String, String)>,
+    /// Secrets, which it has as variables.
+    pub secrets: SecretValues,
+    /// Leave them in the output as they are.
+    pub no_redact: bool,
     /// Working directory; empty for the image's.
     pub cwd: String,
     /// User; empty for the image's.
@@ -87,6 +92,7 @@ pub fn decide(
     let ask = Ask {
         accept_risk: choice.accept_risk,
         env,
+        secrets: request.secrets.keys().map(String::as_str).collect(),
         user: &request.user,
         machine: Some(api::Machine { cpus: shape.cpus, memory_mib: shape.memory_mib, disk_bytes: shape.disk_bytes }),
         timeout_ms: request.timeout.map(|timeout| (timeout.as_millis() as u64).max(1)),
@@ -249,13 +255,14 @@ pub async fn start_on(
     Ok(Ready { machine, guest, id, identity, isolation })
 }
 
-/// Runs the command, once that is on record. `feed` yields its standard input, `control` what the caller wants meanwhile.
+/// Runs the command, once that is on record. `feed` yields its standard input, `control` what the caller wants meanwhile. Its
+/// secrets are redacted in what `streams` gets, unless the request says otherwise, and in errors.
 pub async fn run(
     prepared: &Prepared,
     request: &RunRequest,
     feed: mpsc::Receiver<Vec<u8>>,
     control: &mut mpsc::Receiver<Control>,
-    streams: &mut impl Streams,
+    streams: &mut (impl Streams + Send),
 ) -> Result<RunResult> {
     let (run_id, sandbox_id) = (sandbox::new_run_id()?, sandbox::new_id()?);
     let evidence = Evidence::open(&prepared.home)?;
@@ -266,6 +273,9 @@ pub async fn run(
     let config = &prepared.image.config;
     let mut env = config.env.clone();
     env.extend(request.env.iter().cloned());
+    env.extend(request.secrets.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())));
+    let patterns = Patterns::of(request.secrets.iter().map(|(name, value)| (name.as_str(), value)));
+    let mut streams = Redacted::new(streams, patterns.as_ref().filter(|_| !request.no_redact));
     let or_default = |value: &String, default: &String| if value.is_empty() { default.clone() } else { value.clone() };
     let enforced = &plan.enforced;
     let mut exec = Exec {
@@ -293,24 +303,28 @@ pub async fn run(
         require: &request.policy.require,
         isolation: &isolation,
         exec: &exec,
-        secrets: Vec::new(),
+        secrets: request.secrets.keys().cloned().collect(),
     };
     let testimony = Testimony::of(told, &witness)?;
     let started = Instant::now();
-    let attended = match command::complete(&ready.guest, exec, timeout, feed, control, streams, &witness).await {
+    let attended = command::complete(&ready.guest, exec, timeout, feed, control, &mut streams, &witness).await;
+    let attended = match attended {
         Err(e) if e.code == ErrorCode::TransportError => Err(ready.machine.explain(e).await),
         other => other,
     };
     let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+    let redactions = streams.end().await?;
+    let [stdout_bytes, stderr_bytes] = streams.written;
     ready.machine.kill();
     let (result, lost) = match attended {
         Ok(attended) => (attended.into(), None),
         Err(e) => (JobResult { error: Some(e.clone().into()), ..JobResult::default() }, Some(e)),
     };
-    let result = JobResult { duration_ms, ..result };
+    let result = JobResult { duration_ms, stdout_bytes, stderr_bytes, redactions, ..result };
+    let result = secrets::redact_result(patterns.as_deref(), result);
     let unrecorded = evidence.ended(&testimony, &witness, &result).err();
     if let Some(e) = lost {
-        return Err(e);
+        return Err(secrets::redact_error(patterns.as_deref(), e));
     }
     Ok(RunResult {
         run_id,

@@ -12,6 +12,7 @@ use crate::sandbox::args::{
     AttachArgs, CpArgs, DestroyArgs, DownArgs, ExecArgs, ForkArgs, FsCommand, GcArgs, KeepArgs, KillArgs, LogsArgs,
     OneArgs, PortCommand, PsArgs, RestoreArgs, SnapshotCommand, UpArgs, WaitArgs,
 };
+use crate::secrets::SecretArgs;
 
 /// Run code you do not trust in a real virtual machine on your own computer.
 #[derive(Debug, Parser)]
@@ -142,7 +143,9 @@ pub enum Command {
     after_help = "Exit status: the command's own; 128+N if signal N ended it; 124 if --timeout ended it; 125 if mvm \
     failed; 126 if a policy refused it or the command is not executable; 127 if there is no such command.\n\nExamples:\n  \
     mvmctl run -- python3 -c 'print(1 + 1)'\n  echo hi | mvmctl run -i -- tr a-z A-Z\n  \
-    mvmctl run --timeout 10s --memory 512M -- ./untrusted.sh\n  mvmctl run -it -- bash\n  mvmctl run --profile restrictive -- python3 generated.py"
+    mvmctl run --timeout 10s --memory 512M -- ./untrusted.sh\n  mvmctl run -it -- bash\n  \
+    mvmctl run --profile restrictive -- python3 generated.py\n  \
+    mvmctl run --secret API_TOKEN=file:token.txt -- ./upload.py"
 )]
 pub struct RunArgs {
     #[command(flatten)]
@@ -155,6 +158,11 @@ pub struct RunArgs {
     /// Set an environment variable in the guest. Nothing of the host's environment is passed on
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_env)]
     pub env: Vec<(String, String)>,
+    #[command(flatten)]
+    pub secrets: SecretArgs,
+    /// Leave secrets in the output as they are
+    #[arg(long)]
+    pub no_redact: bool,
     /// Start in this directory of the guest
     #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
     pub cwd: String,

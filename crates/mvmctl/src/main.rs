@@ -11,6 +11,7 @@ mod progress;
 mod receipts;
 mod run;
 mod sandbox;
+mod secrets;
 mod setup;
 mod signals;
 mod streams;

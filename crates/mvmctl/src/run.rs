@@ -7,6 +7,7 @@ use std::time::Duration;
 use mvm_runtime::evidence::{Ended, Evidence, Of};
 use mvm_runtime::policy::{self, Operation, Policy, Profile};
 use mvm_runtime::run::{self as runtime, RunRequest, RunResult};
+use mvm_runtime::secrets::Resolved;
 use mvm_runtime::vmm::qemu::Shape;
 use mvm_runtime::{Error, ErrorCode, Home, Result};
 use serde_json::json;
@@ -15,7 +16,7 @@ use crate::args::{MachineArgs, RunArgs};
 use crate::commands::block_on;
 use crate::progress::Drawn;
 use crate::streams::{self, Captured, JSON_OUTPUT_LIMIT, Streamed, input};
-use crate::{output, receipts, signals, terminal};
+use crate::{output, receipts, secrets, signals, terminal};
 
 /// The machine that is prepared ahead, and the one that `run` uses unless it is told otherwise.
 pub const DEFAULT_SHAPE: Shape = Shape { memory_mib: 256, cpus: 1, disk_bytes: 4 << 30 };
@@ -38,13 +39,14 @@ async fn execute(args: RunArgs) -> Result<u8> {
     let mut control = signals::listen();
     let home = Home::locate()?;
     let profile = policy::load(&args.policy.profile)?;
-    let mut request = request(&args, &profile)?;
+    let (mut request, warnings) = request(&args, &profile)?;
     let env = args.env.iter().map(|(name, _)| name.as_str()).collect();
     let decided = runtime::decide(&home, &request, &args.policy.choice(), profile, args.max_output, env)?;
     if args.policy.dry_run {
         return Ok(crate::policy::print(&decided.plan, args.json));
     }
     Evidence::open(&home)?.allowed(Operation::Run, &decided.plan, Of::default())?;
+    secrets::warn(&warnings, args.quiet || args.json);
     request.policy = decided;
     receipts::check(args.receipt.as_deref())?;
     let (max_output, timeout) = bounds(&request.policy);
@@ -66,6 +68,7 @@ async fn execute(args: RunArgs) -> Result<u8> {
         object["sandbox_id"] = json!(result.sandbox_id);
         object["image_digest"] = json!(result.image_digest);
         object["isolation"] = json!(result.isolation);
+        object["warnings"] = json!(warnings);
         output::print_json(&object);
         return Ok(result.result.exit_status());
     }
@@ -103,7 +106,7 @@ fn bounds(policy: &Policy) -> (Option<u64>, Option<Duration>) {
     (enforced.output_bytes, enforced.timeout_ms.map(Duration::from_millis))
 }
 
-fn request(args: &RunArgs, profile: &Profile) -> Result<RunRequest> {
+fn request(args: &RunArgs, profile: &Profile) -> Result<(RunRequest, Vec<String>)> {
     let MachineArgs { image, cpus, memory, disk } = args.machine.clone();
     if args.tty && args.interactive && !std::io::stdin().is_terminal() {
         return Err(Error::new(
@@ -113,11 +116,14 @@ fn request(args: &RunArgs, profile: &Profile) -> Result<RunRequest> {
         )
         .hint("leave out --tty"));
     }
-    Ok(RunRequest {
+    let Resolved { values, warnings } = args.secrets.resolve(args.env.iter().map(|(name, _)| name.as_str()))?;
+    let request = RunRequest {
         image,
         shape: Shape { memory_mib: memory, cpus, disk_bytes: disk },
         argv: args.command.clone(),
         env: environment(args, profile),
+        secrets: values,
+        no_redact: args.no_redact,
         cwd: args.cwd.clone(),
         user: args.user.clone(),
         stdin: args.interactive,
@@ -125,7 +131,8 @@ fn request(args: &RunArgs, profile: &Profile) -> Result<RunRequest> {
         timeout: args.timeout,
         no_template: args.no_template,
         policy: Policy::default(),
-    })
+    };
+    Ok((request, warnings))
 }
 
 fn environment(args: &RunArgs, profile: &Profile) -> Vec<(String, String)> {

@@ -75,9 +75,10 @@ pub fn as_json(result: &JobResult, captured: &Captured) -> Value {
         "oom_killed": result.oom_killed,
         "not_started": result.not_started,
         "duration_ms": result.duration_ms,
+        "redactions": result.redactions,
     });
-    for (name, kept, meter) in
-        [("stdout", &captured.stdout.0, &captured.stdout.1), ("stderr", &captured.stderr.0, &captured.stderr.1)]
+    for (name, (kept, meter), written) in
+        [("stdout", &captured.stdout, result.stdout_bytes), ("stderr", &captured.stderr, result.stderr_bytes)]
     {
         // Text where it is text; anything else must come back byte for byte.
         let (value, encoding) = match std::str::from_utf8(kept) {
@@ -86,7 +87,7 @@ pub fn as_json(result: &JobResult, captured: &Captured) -> Value {
         };
         object[name] = json!(value);
         object[format!("{name}_encoding")] = json!(encoding);
-        object[format!("{name}_bytes")] = json!(meter.seen);
+        object[format!("{name}_bytes")] = json!(written);
         object[format!("{name}_truncated")] = json!(meter.truncated());
     }
     object

@@ -28,6 +28,8 @@ fn in_machine(test: impl AsyncFnOnce(&Guest)) {
             shape: SHAPE,
             argv: vec![],
             env: vec![],
+            secrets: Default::default(),
+            no_redact: false,
             cwd: String::new(),
             user: String::new(),
             stdin: false,

@@ -42,7 +42,7 @@ pub struct Testimony {
     pub isolation: Arc<Isolation>,
     /// Program and arguments.
     pub argv: Vec<String>,
-    /// The commitment to its environment.
+    /// The commitment to its environment, without secrets.
     pub env: Digest,
     /// Names of the secrets that it was granted, sorted.
     pub secrets: Vec<String>,
@@ -80,8 +80,9 @@ pub struct Told<'a> {
 impl Testimony {
     /// Notes what is known of a command that is about to start.
     pub fn of(told: Told<'_>, witness: &Witness) -> Result<Testimony> {
-        // The last of equal names counts, as in the guest.
+        // The last of equal names counts, as in the guest. Of secrets only the names are told.
         let env: BTreeMap<String, String> = told.exec.env.iter().cloned().collect();
+        let env = env.into_iter().filter(|(name, _)| !told.secrets.contains(name)).collect();
         let env = commitment::commit_env(witness.salt(), &env).map_err(uncommitted)?;
         let mut secrets = told.secrets;
         secrets.sort();
@@ -149,7 +150,7 @@ impl Testimony {
                 stdin_bytes: sums.stdin.bytes,
                 stdout_bytes: sums.stdout.bytes,
                 stderr_bytes: sums.stderr.bytes,
-                redactions: 0,
+                redactions: result.redactions,
                 error: result.error.as_ref().map(|error| error.code.to_string()),
             },
             guest_reported: result.error.is_none().then(|| GuestReported {

@@ -17,7 +17,7 @@ use mvm_wire::api::SecretValues;
 use crate::error::{Error, Result};
 
 pub use known::{Grant, Handover, Known};
-pub use output::{Redacted, Redactors};
+pub use output::{Redacted, Redactors, redact_error, redact_result};
 pub use redact::{Patterns, Piece, Redactor};
 pub use rules::{Rule, Step, rules};
 pub use shapes::{LogFilter, Shaped};
@@ -81,7 +81,7 @@ pub fn check<V>(secrets: &SecretValues, env: &BTreeMap<String, V>) -> Result<()>
 }
 
 /// The same of their names alone. Each may be there only once.
-pub fn check_names<'a>(names: impl Iterator<Item = &'a str>, env: impl Iterator<Item = &'a str>) -> Result<()> {
+pub fn check_names<'a, 'b>(names: impl Iterator<Item = &'a str>, env: impl Iterator<Item = &'b str>) -> Result<()> {
     let refuse = |what: String, why: &str, hint: &str| Err(Error::new(ErrorCode::InvalidRequest, what, why).hint(hint));
     let env: BTreeSet<&str> = env.collect();
     let mut seen = BTreeSet::new();

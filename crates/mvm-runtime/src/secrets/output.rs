@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use mvm_wire::api::Stream;
+use mvm_wire::api::{JobResult, Stream};
 
 use super::{Patterns, Piece, Redactor};
 use crate::command::Streams;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Redacts both outputs of a command, each by itself.
 #[derive(Debug)]
@@ -99,4 +99,21 @@ impl<S: Streams + Send> Streams for Redacted<'_, S> {
     async fn stderr(&mut self, bytes: &[u8]) -> Result<()> {
         self.take(Stream::Stderr, bytes).await
     }
+}
+
+/// An error without secrets: guest text and the end of the console are in some.
+pub fn redact_error(patterns: Option<&Patterns>, error: Error) -> Error {
+    let Some(patterns) = patterns else { return error };
+    let redacted = |text: &str| patterns.text(text).into_owned();
+    Error { what: redacted(&error.what), why: redacted(&error.why), hint: redacted(&error.hint), ..error }
+}
+
+/// The same of a result, which holds the name of a program that could not be started, or an error.
+pub fn redact_result(patterns: Option<&Patterns>, mut result: JobResult) -> JobResult {
+    let Some(patterns) = patterns else { return result };
+    if let Some(not_started) = &mut result.not_started {
+        not_started.command = patterns.text(&not_started.command).into_owned();
+    }
+    result.error = result.error.map(|error| redact_error(Some(patterns), error.into()).into());
+    result
 }

@@ -159,7 +159,7 @@ fn looks_like_a_word(value: &str) -> bool {
 }
 
 /// Reads all of them. `env` are the names of variables that are given openly beside them.
-pub fn resolve<'a>(sources: &'a [Source], env: impl Iterator<Item = &'a str>) -> Result<Resolved> {
+pub fn resolve<'a>(sources: &[Source], env: impl Iterator<Item = &'a str>) -> Result<Resolved> {
     check_names(sources.iter().map(Source::name), env)?;
     let mut resolved = Resolved::default();
     for source in sources {

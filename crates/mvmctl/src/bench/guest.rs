@@ -30,6 +30,8 @@ pub async fn measure(home: &Home, lanes: &mut [Lane], samples: usize) -> Result<
         shape: DEFAULT_SHAPE,
         argv: Vec::new(),
         env: Vec::new(),
+        secrets: Default::default(),
+        no_redact: false,
         cwd: String::new(),
         user: String::new(),
         stdin: false,

@@ -1,0 +1,47 @@
+//! `--secret`: secrets by reference on a command line. Their values are read here, in the user's own process.
+
+use clap::Args;
+use mvm_runtime::secrets::{self, Resolved, Source};
+use mvm_runtime::{Result, text};
+
+/// Secrets of a command or of a sandbox.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SecretArgs {
+    /// Give a secret in the variable NAME, redacted in all output. Its value does not stand here, where others could read
+    /// it: NAME takes it from your variable NAME, NAME=env:VAR from another one, NAME=file:PATH from a file
+    #[arg(long = "secret", value_name = "NAME[=env:VAR|=file:PATH]", value_parser = unread)]
+    given: Vec<Unread>,
+}
+
+/// An argument that was not looked at: the parser would print one that it refuses, and it may be a secret.
+#[derive(Clone)]
+struct Unread(String);
+
+impl std::fmt::Debug for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+fn unread(text: &str) -> std::result::Result<Unread, std::convert::Infallible> {
+    Ok(Unread(text.to_owned()))
+}
+
+impl SecretArgs {
+    /// Where the values are.
+    pub fn sources(&self) -> Result<Vec<Source>> {
+        self.given.iter().map(|given| Source::parse(&given.0)).collect()
+    }
+
+    /// Reads the values. `env` are the names of the variables that are given openly.
+    pub fn resolve<'a>(&self, env: impl Iterator<Item = &'a str>) -> Result<Resolved> {
+        secrets::resolve(&self.sources()?, env)
+    }
+}
+
+/// Says on standard error what is to be said of how secrets are kept.
+pub fn warn(warnings: &[String], quiet: bool) {
+    for warning in warnings.iter().filter(|_| !quiet) {
+        eprintln!("mvmctl: warning: {}", text::harmless(warning));
+    }
+}
