@@ -15,7 +15,7 @@ pub mod secrets;
 mod snapshots;
 
 pub use files::{CopyReport, CopyRequest, FileInfo, MkdirRequest, RemoveRequest, RenameRequest, Skipped, Written};
-pub use logs::{GapCause, LogEvent, LogGap, LogLine, LogSource};
+pub use logs::{GapCause, LogEvent, LogGap, LogLine, LogSource, LogSummary, Redact};
 pub use policy::{Denial, Enforced, Plan, PlanLine};
 pub use ports::{Port, PortName, PortRequest, PortStatus};
 pub use secrets::{SecretInfo, SecretKind, SecretValue, SecretValues};

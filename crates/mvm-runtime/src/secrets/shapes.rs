@@ -1,7 +1,7 @@
 //! Credentials that nobody named a secret, known by their shape: redacted in log lines as they are read.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
@@ -119,12 +119,9 @@ pub fn rules() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// A text without the credentials in it, and the ids of the rules that found them, one for each.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Shaped<'a> {
-    /// What is left.
-    pub text: Cow<'a, str>,
-    /// Which rules found something.
-    pub found: Vec<&'static str>,
+struct Shaped<'a> {
+    text: Cow<'a, str>,
+    found: Vec<&'static str>,
 }
 
 /// A line without the credentials in it that are known by their beginning.
@@ -189,21 +186,20 @@ pub struct LogFilter {
 const MAX_KEYS: usize = 1024;
 
 impl LogFilter {
-    /// Redacts one line. Returns how often each rule found something.
-    pub fn redact(&mut self, line: &mut LogLine) -> BTreeMap<&'static str, u64> {
+    /// Redacts one line. Returns how often something was found.
+    pub fn redact(&mut self, line: &mut LogLine) -> u64 {
         let from = (line.source, line.run_id.clone(), line.stream);
-        let mut found = BTreeMap::new();
+        let mut found = 0;
         if let Some(text) = self.without_key(from, &line.text) {
-            found.insert(PRIVATE_KEY.0, 1);
             line.text = text;
+            found += 1;
         }
         let shaped = tokens(&line.text);
-        for id in &shaped.found {
-            *found.entry(*id).or_default() += 1;
+        found += shaped.found.len() as u64;
+        if let Cow::Owned(text) = shaped.text {
+            line.text = text;
         }
-        if !shaped.found.is_empty() {
-            line.text = shaped.text.into_owned();
-        }
+        line.redactions += found;
         found
     }
 

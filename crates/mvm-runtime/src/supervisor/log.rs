@@ -57,14 +57,14 @@ impl Log {
         let mut file = options.context(what)?;
         let bytes = cut_torn_line(&mut file).context(what)?;
         let last = |name: &str| read::last(&dir.join(name));
-        let next = last(NEWER).or_else(|| last(OLDER)).map_or(1, |event| event.seq() + 1);
+        let next = last(NEWER).or_else(|| last(OLDER)).and_then(|event| event.seq()).map_or(1, |seq| seq + 1);
         let writer = Mutex::new(Writer { file, bytes, next, limit });
         Ok(Log { dir: dir.to_owned(), writer, grown: Notify::new() })
     }
 
     /// Says something as the supervisor.
     pub fn say(&self, text: &str) {
-        self.line(LogSource::Supervisor, None, text.to_owned());
+        self.line(LogSource::Supervisor, None, text.to_owned(), 0);
     }
 
     /// The lines of a command that runs on its own.
@@ -72,10 +72,10 @@ impl Log {
         Lines::new(LogSource::Job, Some((run_id.to_owned(), stream)))
     }
 
-    fn line(&self, source: LogSource, of: Option<&(String, Stream)>, text: String) {
+    fn line(&self, source: LogSource, of: Option<&(String, Stream)>, text: String, redactions: u64) {
         let (run_id, stream) = of.map(|(run_id, stream)| (run_id.clone(), *stream)).unzip();
         self.append(|seq| {
-            LogEvent::Line(LogLine { seq, at_ms: time::now_ms(), source, run_id, stream, text, redactions: 0 })
+            LogEvent::Line(LogLine { seq, at_ms: time::now_ms(), source, run_id, stream, text, redactions })
         });
     }
 
@@ -142,7 +142,10 @@ fn cut_torn_line(file: &mut File) -> std::io::Result<u64> {
 mod tests {
     use std::sync::Arc;
 
+    use mvm_wire::api::LogSummary;
+
     use super::*;
+    use crate::secrets::Piece;
 
     fn block_on<T>(work: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(work)
@@ -155,6 +158,8 @@ mod tests {
             while let Some(event) = reader.next().await {
                 events.push(event);
             }
+            let told = events.iter().filter(|event| matches!(event, LogEvent::Line(_))).count() as u64;
+            assert_eq!(reader.summary().lines, told);
             events
         })
     }
@@ -162,7 +167,7 @@ mod tests {
     fn texts(events: &[LogEvent]) -> Vec<&str> {
         let text = |event| match event {
             &LogEvent::Line(LogLine { ref text, .. }) => text.as_str(),
-            LogEvent::Gap(_) => "gap",
+            LogEvent::Gap(_) | LogEvent::Summary(_) => "gap",
         };
         events.iter().map(text).collect()
     }
@@ -171,6 +176,7 @@ mod tests {
         events.iter().fold((0, 0), |(lines, missed), event| match event {
             LogEvent::Line(_) => (lines + 1, missed),
             LogEvent::Gap(gap) => (lines, missed + gap.lines),
+            LogEvent::Summary(_) => (lines, missed),
         })
     }
 
@@ -182,7 +188,7 @@ mod tests {
         let log = Arc::new(Log::open(dir.path()).unwrap());
         log.say("two");
         let events = read(&log, Wanted::default());
-        assert_eq!((texts(&events), events[1].seq()), (vec!["one", "two"], 2));
+        assert_eq!((texts(&events), events[1].seq()), (vec!["one", "two"], Some(2)));
     }
 
     #[test]
@@ -209,7 +215,7 @@ mod tests {
             for round in 0..50 {
                 // In some rounds more than both files hold: what the reader has open stays readable, the rest is counted.
                 (0..round).for_each(|n| log.say(&format!("round {round}, line {n}")));
-                while events.last().is_none_or(|event: &LogEvent| event.seq() < log.last()) && log.last() > 0 {
+                while events.last().is_none_or(|event: &LogEvent| event.seq() < Some(log.last())) && log.last() > 0 {
                     events.push(reader.next().await.unwrap());
                 }
             }
@@ -238,6 +244,38 @@ mod tests {
             read(&log, Wanted { until_ms: Some(later), follow: true, tail: Some(4), ..Wanted::default() }).len(),
             4
         );
+    }
+
+    #[test]
+    fn credentials_are_redacted_on_reading_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Arc::new(Log::open(dir.path()).unwrap());
+        let mut job = log.of_job("run-1", Stream::Stdout);
+        for line in ["AKIAIOSFODNN7EXAMPLE", "-----BEGIN PRIVATE KEY-----", "MIIE", "not base64: AKIAIOSFODNN7EXAMPLE"]
+        {
+            job.push(&log, line.as_bytes());
+            job.push(&log, b"\n");
+        }
+        job.take(&log, Piece::Secret { name: "A", marker: "[redacted:A]" });
+        job.push(&log, b"!\n");
+        let read = |redact: bool, tail: Option<usize>| {
+            block_on(async {
+                let mut reader = Reader::new(log.clone(), Wanted { redact, tail, ..Wanted::default() });
+                let mut told = Vec::new();
+                while let Some(event) = reader.next().await {
+                    told.extend(texts(&[event]).into_iter().map(str::to_owned));
+                }
+                let LogSummary { lines, redactions, on_reading } = reader.summary();
+                (told.join(","), (lines, redactions, on_reading))
+            })
+        };
+        let (key, id) = ("[redacted:private-key]", "[redacted:aws-access-key-id]");
+        assert_eq!(
+            read(true, None),
+            (format!("{id},-----BEGIN PRIVATE KEY-----,{key},not base64: {id},[redacted:A]!"), (5, 4, 3))
+        );
+        assert_eq!(read(true, Some(3)), (format!("{key},not base64: {id},[redacted:A]!"), (3, 3, 2)));
+        assert_eq!(read(false, Some(2)), ("not base64: AKIAIOSFODNN7EXAMPLE,[redacted:A]!".to_owned(), (2, 1, 0)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use futures_util::stream;
-use mvm_wire::api::{ErrorBody, LogEvent, LogSource};
+use mvm_wire::api::{ErrorBody, LogEvent, LogSource, Redact};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -25,14 +25,25 @@ pub struct LogsQuery {
     tail: Option<usize>,
     /// Only lines from there.
     source: Option<LogSource>,
+    /// Whether credentials that are known by their shape are redacted in this answer; `on` if left out. Secrets that commands
+    /// were given were redacted before the log was written.
+    #[serde(default)]
+    redact: Redact,
 }
 
 /// The log: console, supervisor, and output of started commands, line by line. It is bounded: what is no longer kept, or
-/// came faster than it is logged, is a gap event with its count.
+/// came faster than it is logged, is a gap event with its count. The last event is a summary.
 #[utoipa::path(get, path = "/v1/logs", params(LogsQuery), responses(
     (status = 200, body = LogEvent, content_type = "application/x-ndjson"), (status = "default", body = ErrorBody)))]
 pub async fn logs(State(supervisor): Shared, Asked(query): Asked<LogsQuery>) -> std::result::Result<Response, Failed> {
-    let LogsQuery { follow, since_ms, until_ms, tail, source } = query;
-    let reader = Reader::new(supervisor.log.clone(), Wanted { follow, since_ms, until_ms, tail, source });
-    Ok(ndjson(stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) })))
+    let LogsQuery { follow, since_ms, until_ms, tail, source, redact } = query;
+    let wanted = Wanted { follow, since_ms, until_ms, tail, source, redact: redact == Redact::On };
+    let reader = Reader::new(supervisor.log.clone(), wanted);
+    Ok(ndjson(stream::unfold(Some(reader), |reader| async move {
+        let mut reader = reader?;
+        match reader.next().await {
+            Some(event) => Some((event, Some(reader))),
+            None => Some((LogEvent::Summary(reader.summary()), None)),
+        }
+    })))
 }

@@ -31,7 +31,7 @@ impl LogSource {
     }
 }
 
-/// One line of the log, or lines that are missing.
+/// One line of the log, or lines that are missing, or the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum LogEvent {
@@ -39,6 +39,31 @@ pub enum LogEvent {
     Line(LogLine),
     /// Lines that are not in the log.
     Gap(LogGap),
+    /// The end of the answer, always last.
+    Summary(LogSummary),
+}
+
+/// What an answer had.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogSummary {
+    /// How many lines.
+    pub lines: u64,
+    /// How often something was redacted in them.
+    pub redactions: u64,
+    /// How many of these only for this answer: what is kept has it still.
+    pub on_reading: u64,
+}
+
+/// Whether credentials that are known by their shape are redacted when the log is read. Secrets that commands were given
+/// were redacted before it was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Redact {
+    /// They are.
+    #[default]
+    On,
+    /// Lines are shown as they are kept.
+    Off,
 }
 
 /// A line of the log.
@@ -89,11 +114,12 @@ pub enum GapCause {
 }
 
 impl LogEvent {
-    /// Its number.
-    pub fn seq(&self) -> u64 {
+    /// Its number, if it is in the log.
+    pub fn seq(&self) -> Option<u64> {
         match self {
-            LogEvent::Line(line) => line.seq,
-            LogEvent::Gap(gap) => gap.seq,
+            LogEvent::Line(line) => Some(line.seq),
+            LogEvent::Gap(gap) => Some(gap.seq),
+            LogEvent::Summary(_) => None,
         }
     }
 
@@ -102,6 +128,7 @@ impl LogEvent {
         match self {
             LogEvent::Line(line) => Some(line.at_ms),
             LogEvent::Gap(gap) => gap.at_ms,
+            LogEvent::Summary(_) => None,
         }
     }
 
@@ -110,6 +137,7 @@ impl LogEvent {
         match self {
             LogEvent::Line(line) => Some(line.source),
             LogEvent::Gap(gap) => gap.source,
+            LogEvent::Summary(_) => None,
         }
     }
 }

@@ -276,13 +276,18 @@ pub struct AttachArgs {
 #[command(
     after_help = "What its console printed, what its supervisor did, and what started commands wrote, a line each. The \
     output of commands that `exec` waited for went to their caller and is not in it. The log is bounded: lines that are \
-    no longer kept are counted.\n\nExamples:\n  mvmctl logs box --tail 20\n  mvmctl logs box -f --source job\n  \
-    mvmctl logs box --since 10m"
+    no longer kept are counted.\n\nSecrets that commands were given (--secret) were redacted before the log was written, \
+    and nothing brings them back. What else looks like a credential is redacted when you read it; --redact off shows \
+    it.\n\nExamples:\n  mvmctl logs box --tail 20\n  mvmctl logs box -f --source job\n  \
+    mvmctl logs box --since 10m\n  mvmctl logs --redact show-rules"
 )]
 pub struct LogsArgs {
     /// Name or id of the sandbox
-    #[arg(value_name = "SANDBOX")]
-    pub sandbox: String,
+    #[arg(value_name = "SANDBOX", required_unless_present = "redact")]
+    pub sandbox: Option<String>,
+    /// Whether what looks like a credential is redacted in what is shown; or show the rules, and nothing else
+    #[arg(long, value_enum, default_value_t = RedactMode::On)]
+    pub redact: RedactMode,
     /// Stay and show what comes
     #[arg(long, short)]
     pub follow: bool,
@@ -301,6 +306,17 @@ pub struct LogsArgs {
     /// Print one JSON object for each line
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is done about credentials when a log is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RedactMode {
+    /// They are redacted
+    On,
+    /// They are shown; secrets that commands were given are not in the log
+    Off,
+    /// Print the rules of what is redacted
+    ShowRules,
 }
 
 /// A time, as milliseconds since 1970.

@@ -3,19 +3,24 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::Method;
-use mvm_runtime::reconcile;
+use mvm_runtime::secrets::{self, Step};
 use mvm_runtime::text::harmless;
-use mvm_wire::api::{GapCause, LogEvent, LogGap, LogLine, State, Stream};
+use mvm_runtime::{Error, ErrorCode, reconcile};
+use mvm_wire::api::{GapCause, LogEvent, LogGap, LogLine, LogSummary, State, Stream};
 use serde_json::json;
 
-use super::args::LogsArgs;
+use super::args::{LogsArgs, RedactMode};
 use super::{Found, find, verb};
 use crate::output;
 
 /// Runs the verb.
 pub fn logs(args: LogsArgs) -> u8 {
     verb(args.json, async {
-        let found = find(&args.sandbox)?;
+        if args.redact == RedactMode::ShowRules {
+            show_rules(args.json);
+            return Ok(output::SUCCESS);
+        }
+        let found = find(args.sandbox.as_deref().ok_or_else(nameless)?)?;
         let mut lines = found.client.lines(Method::GET, &path(&args), None::<&()>).await?;
         loop {
             let event: LogEvent = match lines.next().await {
@@ -24,9 +29,14 @@ pub fn logs(args: LogsArgs) -> u8 {
                 Err(_) if gone(&found).await => break,
                 Err(e) => return Err(e),
             };
-            let told = if args.json { json!(event).to_string() } else { in_words(&event) };
-            if !output::try_line(&told) {
-                break;
+            match (&event, args.json) {
+                (LogEvent::Summary(summary), false) => summarize(summary),
+                (_, as_json) => {
+                    let told = if as_json { json!(event).to_string() } else { in_words(&event) };
+                    if !output::try_line(&told) {
+                        break;
+                    }
+                }
             }
         }
         Ok(output::SUCCESS)
@@ -47,7 +57,8 @@ async fn gone(found: &Found) -> bool {
 }
 
 fn path(args: &LogsArgs) -> String {
-    let mut path = format!("/v1/logs?follow={}", args.follow);
+    let redact = if args.redact == RedactMode::Off { "off" } else { "on" };
+    let mut path = format!("/v1/logs?follow={}&redact={redact}", args.follow);
     let numbers = [("since_ms", args.since), ("until_ms", args.until), ("tail", args.tail.map(|lines| lines as u64))];
     for (name, value) in numbers {
         path += &value.map(|value| format!("&{name}={value}")).unwrap_or_default();
@@ -70,7 +81,34 @@ fn in_words(event: &LogEvent) -> String {
             let of = run_id.as_ref().map(|run_id| format!(" of {run_id}")).unwrap_or_default();
             format!("… {lines} lines{of} {why}")
         }
+        LogEvent::Summary(_) => String::new(),
     }
+}
+
+/// Says on standard error, beside the lines, what is not in them.
+fn summarize(summary: &LogSummary) {
+    let LogSummary { redactions, on_reading, .. } = *summary;
+    let off = if on_reading > 0 { format!("; --redact off shows {on_reading} of them") } else { String::new() };
+    if redactions > 0 {
+        eprintln!("mvmctl: {}{off}", output::count(redactions, "redaction", "redactions"));
+    }
+}
+
+fn show_rules(as_json: bool) {
+    let rules = secrets::rules();
+    if as_json {
+        return output::print_json(&json!({ "rules": rules }));
+    }
+    let mut rows = vec![["RULE", "APPLIED", "FINDS"].map(str::to_owned).to_vec()];
+    rows.extend(rules.iter().map(|rule| {
+        let when = if rule.step == Step::Writing { "when written" } else { "when read" };
+        vec![rule.id.to_owned(), when.to_owned(), rule.text.to_owned()]
+    }));
+    output::table(&rows);
+}
+
+fn nameless() -> Error {
+    Error::new(ErrorCode::InvalidRequest, "cannot show a log", "no sandbox is named").hint("mvmctl logs SANDBOX")
 }
 
 fn moment(at_ms: u64) -> impl std::fmt::Display {

@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mvm_wire::api::{GapCause, LogEvent, LogGap, LogSource};
+use mvm_wire::api::{GapCause, LogEvent, LogGap, LogSource, LogSummary};
 
 use super::{Log, NEWER, OLDER};
+use crate::secrets::LogFilter;
 use crate::time;
 
 /// How much is read at once.
@@ -29,6 +30,8 @@ pub struct Wanted {
     pub tail: Option<usize>,
     /// Only this source.
     pub source: Option<LogSource>,
+    /// Without credentials that are known by their shape.
+    pub redact: bool,
 }
 
 /// One reader of a log. It keeps the file open that it is in: that file stays readable when newer lines take its place.
@@ -39,7 +42,10 @@ pub struct Reader {
     unread: Vec<u8>,
     /// The number of the next line; `None` before the first.
     next: Option<u64>,
-    ready: VecDeque<LogEvent>,
+    /// With what was redacted in each for this reader.
+    ready: VecDeque<(LogEvent, u64)>,
+    filter: LogFilter,
+    summary: LogSummary,
     /// The lines that were there already have been looked at.
     caught_up: bool,
 }
@@ -49,14 +55,25 @@ impl Reader {
     pub fn new(log: Arc<Log>, wanted: Wanted) -> Reader {
         // Numbers begin at 1: what is missing before the oldest line is told like any other gap, unless only a part is wanted.
         let next = (wanted.tail.is_none() && wanted.since_ms.is_none()).then_some(1);
-        Reader { log, wanted, file: None, unread: Vec::new(), next, ready: VecDeque::new(), caught_up: false }
+        Reader {
+            log,
+            wanted,
+            file: None,
+            unread: Vec::new(),
+            next,
+            ready: VecDeque::new(),
+            filter: LogFilter::default(),
+            summary: LogSummary::default(),
+            caught_up: false,
+        }
     }
 
     /// The next event; `None` at the end.
     pub async fn next(&mut self) -> Option<LogEvent> {
         loop {
             if self.caught_up || self.wanted.tail.is_none() {
-                if let Some(event) = self.ready.pop_front() {
+                if let Some((event, on_reading)) = self.ready.pop_front() {
+                    self.count(&event, on_reading);
                     return Some(event);
                 }
             }
@@ -78,6 +95,19 @@ impl Reader {
                 Some(0) => return None,
                 Some(left) => drop(tokio::time::timeout(Duration::from_millis(left), grown).await),
             }
+        }
+    }
+
+    /// What there was so far.
+    pub fn summary(&self) -> LogSummary {
+        self.summary
+    }
+
+    fn count(&mut self, event: &LogEvent, on_reading: u64) {
+        if let LogEvent::Line(line) = event {
+            self.summary.lines += 1;
+            self.summary.redactions += line.redactions;
+            self.summary.on_reading += on_reading;
         }
     }
 
@@ -134,26 +164,25 @@ impl Reader {
         self.unread.drain(..start);
     }
 
-    fn take(&mut self, event: LogEvent) {
-        let seq = event.seq();
+    fn take(&mut self, mut event: LogEvent) {
+        let Some(seq) = event.seq() else { return };
         // A file that was read twice, because it took another's place meanwhile.
         if self.next.is_some_and(|next| seq < next) {
             return;
         }
         if let Some(next) = self.next.filter(|next| seq > *next) {
             let (lines, cause) = (seq - next, GapCause::Overrun);
-            self.ready.push_back(LogEvent::Gap(LogGap {
-                seq: next,
-                at_ms: None,
-                lines,
-                cause,
-                source: None,
-                run_id: None,
-            }));
+            let gap = LogGap { seq: next, at_ms: None, lines, cause, source: None, run_id: None };
+            self.ready.push_back((LogEvent::Gap(gap), 0));
         }
         self.next = Some(seq + 1);
+        // Also in lines that are not wanted: a key may begin there.
+        let on_reading = match &mut event {
+            LogEvent::Line(line) if self.wanted.redact => self.filter.redact(line),
+            _ => 0,
+        };
         if self.wants(&event) {
-            self.ready.push_back(event);
+            self.ready.push_back((event, on_reading));
         }
     }
 

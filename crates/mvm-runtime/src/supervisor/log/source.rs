@@ -5,6 +5,7 @@ use std::time::Instant;
 use mvm_wire::api::{LogSource, Stream};
 
 use super::Log;
+use crate::secrets::Piece;
 
 /// The longest line; a longer one is cut into several.
 const MAX_LINE: usize = 4 << 10;
@@ -22,6 +23,8 @@ pub struct Lines {
     source: LogSource,
     of: Option<(String, Stream)>,
     unfinished: Vec<u8>,
+    /// Secrets that were redacted in the unfinished line.
+    redactions: u64,
     allowance: f64,
     at: Instant,
     /// Lines that were not logged since the last one that was.
@@ -31,7 +34,13 @@ pub struct Lines {
 impl Lines {
     /// For this source; for a job with its run id and which of its outputs.
     pub fn new(source: LogSource, of: Option<(String, Stream)>) -> Lines {
-        Lines { source, of, unfinished: Vec::new(), allowance: BURST, at: Instant::now(), dropped: 0 }
+        Lines { source, of, unfinished: Vec::new(), redactions: 0, allowance: BURST, at: Instant::now(), dropped: 0 }
+    }
+
+    /// Takes a piece of what came with secrets redacted.
+    pub fn take(&mut self, log: &Log, piece: Piece<'_>) {
+        self.redactions += u64::from(matches!(piece, Piece::Secret { .. }));
+        self.push(log, piece.bytes());
     }
 
     /// Takes what came and logs the lines that it completes.
@@ -59,13 +68,15 @@ impl Lines {
 
     fn complete(&mut self, log: &Log) {
         let line = std::mem::take(&mut self.unfinished);
+        let redactions = std::mem::take(&mut self.redactions);
         if !self.allows(ENVELOPE + line.len()) {
             self.dropped += 1;
             return;
         }
         self.tell_dropped(log);
         let end = line.len() - line.iter().rev().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
-        log.line(self.source, self.of.as_ref(), String::from_utf8_lossy(&line[..end]).into_owned());
+        let text = String::from_utf8_lossy(&line[..end]).into_owned();
+        log.line(self.source, self.of.as_ref(), text, redactions);
     }
 
     fn allows(&mut self, bytes: usize) -> bool {
