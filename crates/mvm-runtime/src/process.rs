@@ -1,4 +1,4 @@
-//! What a process of this host uses, as the kernel counts it.
+//! What a process of this host uses, as the kernel counts it; and what the kernel may show of this one.
 
 /// Memory that no other process shares, in bytes.
 pub fn private_bytes(pid: u32) -> Option<u64> {
@@ -15,6 +15,15 @@ pub fn cpu_seconds(pid: u32) -> Option<f64> {
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// The limit of core dumps with which there are none. The kernel ignores a limit of 0 where a program collects them.
+pub const NO_CORE: u64 = 1;
+
+/// Has the kernel write no core dump of this process, nor of what it starts: there are secrets in their memory.
+pub fn dump_no_core() {
+    let none = rustix::process::Rlimit { current: Some(NO_CORE), maximum: Some(NO_CORE) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::home::Home;
 use crate::lifecycle::Action;
 use crate::place::Place;
 use crate::sandboxes::{deletion_report, launch};
+use crate::secrets::Handover;
 use crate::store::{Outcome, Record, Store};
 
 /// How often a supervisor that is to be killed is looked at, and how long after each look.
@@ -57,7 +58,7 @@ fn revive(home: &Home, store: &mut Store, place: &Place, record: &Record, lock: 
     if let Some((action, cause)) = lost_with_supervisor(place, record.state) {
         store.apply(&record.id, action, cause)?;
     }
-    launch(home, place, &record.id, lock)
+    launch(home, place, &record.id, lock, &Handover::again(&record.request.secrets))
 }
 
 /// What became of a machine whose supervisor is gone, from where it was. What was saved of it is there only as long as

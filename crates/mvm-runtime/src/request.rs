@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{CreateRequest, Machine};
+use mvm_wire::api::{CreateRequest, Machine, SecretValues};
 
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::host::Host;
 use crate::policy::{self, Ask, Operation, Policy};
 use crate::sandbox;
+use crate::secrets;
 use crate::snapshots;
 use crate::supervisor;
 use crate::vmm::qemu::Shape;
@@ -40,6 +41,7 @@ pub fn decide(home: &Home, request: &CreateRequest) -> Result<Policy> {
     let ask = Ask {
         accept_risk: request.accept_risk,
         env: request.env.keys().map(String::as_str).collect(),
+        secrets: request.secrets.keys().map(String::as_str).collect(),
         ports: &request.ports,
         machine: Some(machine(request)),
         ttl_ms: ttl_of(request),
@@ -108,10 +110,12 @@ pub fn check_name(name: &str, wanted: &str, ids: &str) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what can be no environment, and says why.
-pub fn check_env(env: &BTreeMap<String, String>) -> std::result::Result<(), &'static str> {
-    if env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_ENV {
-        return Err("its environment is larger than 128 KiB");
+/// Refuses what can be no environment, and says why. Secrets are a part of it.
+pub fn check_env(env: &BTreeMap<String, String>, secrets: &SecretValues) -> std::result::Result<(), &'static str> {
+    let open = env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    let secret = secrets.iter().map(|(name, value)| name.len() + value.expose().len()).sum::<usize>();
+    if open + secret > MAX_ENV {
+        return Err("its environment, with its secrets, is larger than 128 KiB");
     }
     if env.iter().any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
         return Err("a variable's name is empty or has a = in it, or a NUL is in it");
@@ -143,9 +147,14 @@ pub fn complete(home: &Home, mut request: CreateRequest) -> Result<CreateRequest
     if request.owner.len() > MAX_KEY || request.idempotency_key.len() > MAX_KEY {
         return invalid("an owner or an idempotency key has at most 256 bytes", "use a shorter one");
     }
-    if let Err(why) = check_env(&request.env) {
+    if let Err(why) = check_env(&request.env, &SecretValues::new()) {
         return invalid(why, "write it NAME=VALUE, and pass large data as files");
     }
+    let sources = secrets::references(&request.secrets)?;
+    let names = |map: &BTreeMap<String, String>| map.keys().cloned().collect::<Vec<_>>();
+    let (secret, open) = (names(&request.secrets), names(&request.env));
+    secrets::check_names(secret.iter().map(String::as_str), open.iter().map(String::as_str))?;
+    request.secrets = sources.iter().map(|source| (source.name().to_owned(), source.reference())).collect();
     supervisor::check_ports(home, &request.ports)?;
     if request.profile.is_empty() {
         request.profile = policy::DEFAULT_PROFILE.into();

@@ -10,8 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{CreateRequest, DeletionReport, ErrorBody, Inspection, Removed, Sandbox, State, Transition};
+use mvm_wire::api::{
+    CreateRequest, DeletionReport, ErrorBody, Inspection, Removed, Sandbox, SecretInfo, SecretKind, SecretValues,
+    State, Transition,
+};
 use rustix::fs::FlockOperation;
+use zeroize::Zeroizing;
 
 use crate::capabilities;
 use crate::error::{Error, IoContext, Result};
@@ -25,9 +29,10 @@ use crate::point;
 use crate::policy::{self, Operation, Policy};
 use crate::progress::Progress;
 use crate::reconcile::destroy_by_force;
-use crate::request::{as_in_snapshot, complete, decide, invalid, machine, shape};
+use crate::request::{as_in_snapshot, check_env, complete, decide, invalid, machine, shape};
 use crate::run;
 use crate::sandbox;
+use crate::secrets::Handover;
 use crate::setup;
 use crate::snapshots::{self, Snapshot};
 use crate::store::{Record, Store};
@@ -45,7 +50,14 @@ pub fn images_in_use(home: &Home) -> Vec<Image> {
 }
 
 /// Makes a sandbox and waits until commands can run in it. False if the idempotency key had made it before.
-pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress) -> Result<(Sandbox, bool)> {
+///
+/// `secrets` are the values that the request refers to, by its names. They go to the supervisor and nowhere else.
+pub async fn create(
+    home: &Home,
+    request: CreateRequest,
+    secrets: SecretValues,
+    progress: &dyn Progress,
+) -> Result<(Sandbox, bool)> {
     let snapshot = match request.snapshot.as_str() {
         "" if request.disk_only => {
             return Err(invalid("there is no snapshot to take the disk of", "mvmctl restore SNAPSHOT"));
@@ -73,10 +85,14 @@ pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress
     drop(store);
     let shape = shape(&request);
     run::check_shape(&shape)?;
+    if let Err(why) = check_env(&request.env, &secrets) {
+        return Err(invalid(why, "write it NAME=VALUE, and pass large data as files"));
+    }
+    let handover = Handover::of(secrets);
     let Some(snapshot) = snapshot else {
         let ready = setup::ready(home, &request.image, progress).await?;
         let prepared = run::with_template(home, ready, &shape, true, progress).await?;
-        return found(home, request, policy, prepared.image(), |_| Ok(()));
+        return found(home, request, policy, &handover, prepared.image(), |_| Ok(()));
     };
     let whole = match (snapshot.point(), request.disk_only) {
         (Ok(point), true) => point.check_disk(&snapshot.dir),
@@ -87,15 +103,23 @@ pub async fn create(home: &Home, request: CreateRequest, progress: &dyn Progress
     };
     whole.map_err(|e| instead(e, &snapshot))?;
     let disk_only = request.disk_only;
+    let image = snapshot.image()?;
     let made =
-        found(home, request, policy, &snapshot.image()?, |place| snapshots::give(&snapshot.dir, place, disk_only));
+        found(home, request, policy, &handover, &image, |place| snapshots::give(&snapshot.dir, place, disk_only));
     made.map_err(|e| instead(e, &snapshot))
 }
 
-/// Makes a sandbox that goes on from the point in a directory, under the policy that was decided there.
-pub fn create_from(home: &Home, point: &Path, request: CreateRequest, policy: Policy) -> Result<Sandbox> {
+/// Makes a sandbox that goes on from the point in a directory, under the policy and with the secrets of the one that it is a
+/// copy of.
+pub fn create_from(
+    home: &Home,
+    point: &Path,
+    request: CreateRequest,
+    policy: Policy,
+    handover: &Handover,
+) -> Result<Sandbox> {
     let image = Place::at(point).image()?;
-    found(home, complete(home, request)?, policy, &image, |place| snapshots::give(point, place, false))
+    found(home, complete(home, request)?, policy, handover, &image, |place| snapshots::give(point, place, false))
         .map(|(sandbox, _)| sandbox)
 }
 
@@ -125,6 +149,7 @@ fn found(
     home: &Home,
     request: CreateRequest,
     policy: Policy,
+    handover: &Handover,
     image: &Image,
     lay: impl FnOnce(&Place) -> Result<()>,
 ) -> Result<(Sandbox, bool)> {
@@ -156,7 +181,7 @@ fn found(
             return Err(e);
         }
     }
-    let started = authorise(&store, &id, policy).and_then(|()| launch(home, &place, &id, lock));
+    let started = authorise(&store, &id, policy).and_then(|()| launch(home, &place, &id, lock, handover));
     if let Err(e) = started {
         // By force: another command may have found it without a supervisor and given it one.
         destroy_by_force(home, &id, &e.to_string())?;
@@ -171,8 +196,8 @@ fn authorise(store: &Store, id: &str, policy: Policy) -> Result<()> {
     store.authorised(id, &Policy { audit_id: Some(audit_id), ..policy })
 }
 
-/// Starts the supervisor, which inherits the lock, and waits until it is ready.
-pub fn launch(home: &Home, place: &Place, id: &str, lock: File) -> Result<()> {
+/// Starts the supervisor, which inherits the lock and is handed secrets on its standard input, and waits until it is ready.
+pub fn launch(home: &Home, place: &Place, id: &str, lock: File, handover: &Handover) -> Result<()> {
     let what = || "cannot start the sandbox's supervisor".to_owned();
     let log = File::options().create(true).append(true).mode(0o600).open(place.stderr()).context(what)?;
     let mut command = Command::new(std::env::current_exe().context(what)?);
@@ -180,7 +205,7 @@ pub fn launch(home: &Home, place: &Place, id: &str, lock: File) -> Result<()> {
     for name in ["PATH", "MVM_QEMU"] {
         command.envs(std::env::var_os(name).map(|value| (name, value)));
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command.stdin(if handover.is_empty() { Stdio::null() } else { Stdio::piped() }).stdout(Stdio::piped()).stderr(log);
     let lock_fd = lock.as_raw_fd();
     // SAFETY: system calls on integers, nothing is allocated.
     unsafe {
@@ -201,6 +226,11 @@ pub fn launch(home: &Home, place: &Place, id: &str, lock: File) -> Result<()> {
     let _ = lock.set_len(0).and_then(|()| (&lock).seek(SeekFrom::Start(0)));
     let _ = write!(&lock, "{}", child.id());
     drop(lock);
+    if let Some(mut stdin) = child.stdin.take() {
+        let text = Zeroizing::new(serde_json::to_vec(handover).map_err(|e| Error::internal(what(), e))?);
+        // If it does not take them it says why.
+        let _ = stdin.write_all(&text);
+    }
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_line(&mut line).context(what)?;
@@ -251,6 +281,19 @@ pub fn describe(home: &Home, record: &Record) -> Sandbox {
     }
 }
 
+/// The secrets that every command in it has, as it was asked for them. `known` tells of which the value is known.
+pub fn secrets(record: &Record, known: impl Fn(&str) -> bool) -> Vec<SecretInfo> {
+    let info = |(name, reference): (&String, &String)| SecretInfo {
+        name: name.clone(),
+        kind: if reference.starts_with("file:") { SecretKind::File } else { SecretKind::Env },
+        reference: Some(reference.clone()),
+        run_id: None,
+        since_ms: record.created_ms,
+        known: known(name),
+    };
+    record.request.secrets.iter().map(info).collect()
+}
+
 /// More about it.
 pub fn inspection(
     home: &Home,
@@ -259,9 +302,10 @@ pub fn inspection(
     isolation: Option<serde_json::Value>,
 ) -> Inspection {
     let env = record.request.env.keys().cloned().collect();
+    let secrets = record.request.secrets.keys().cloned().collect();
     let capabilities = Host::load(home).map(|host| capabilities::of(&host)).unwrap_or_default();
     let (sandbox, plan) = (describe(home, record), record.policy.plan.clone());
-    Inspection { sandbox, plan, isolation, capabilities, env, ports: Vec::new(), history }
+    Inspection { sandbox, plan, isolation, capabilities, env, secrets, ports: Vec::new(), history }
 }
 
 /// What is about to be deleted, and what that does not mean.

@@ -271,7 +271,8 @@ impl Store {
         .map_err(broken)?;
         if next == State::Destroyed {
             // Its environment is nobody's business any more.
-            let request = CreateRequest { env: std::collections::BTreeMap::new(), ..record.request };
+            let (env, secrets) = Default::default();
+            let request = CreateRequest { env, secrets, ..record.request };
             tx.execute("UPDATE sandboxes SET request = ?2 WHERE id = ?1", params![id, json(&request)?])
                 .map_err(broken)?;
         }

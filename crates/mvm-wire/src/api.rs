@@ -267,6 +267,8 @@ pub struct Inspection {
     pub capabilities: Vec<Capability>,
     /// Names of its environment variables; their values are not shown.
     pub env: Vec<String>,
+    /// Names of the secrets that every command in it has; more about them says `/v1/secrets`.
+    pub secrets: Vec<String>,
     /// Ports of the host that lead into it; none without a supervisor.
     pub ports: Vec<Port>,
     /// All changes of state, the first one first.

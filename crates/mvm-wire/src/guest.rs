@@ -91,7 +91,7 @@ pub struct Admitted {
 }
 
 /// A command to run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exec {
     /// Program and arguments; the program is looked up in the `PATH` of `env`.
     pub argv: Vec<String>,
@@ -109,6 +109,17 @@ pub struct Exec {
     pub unprivileged: bool,
     /// Processes and threads it may have at once; 0 for as many as the machine can have.
     pub max_processes: u32,
+}
+
+impl std::fmt::Debug for Exec {
+    /// Of the environment only the names: secrets are in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Exec { argv, env, cwd, user, tty, stdin, unprivileged, max_processes } = self;
+        let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
+        let mut debug = f.debug_struct("Exec");
+        debug.field("argv", argv).field("env", &names).field("cwd", cwd).field("user", user).field("tty", tty);
+        debug.field("stdin", stdin).field("unprivileged", unprivileged).field("max_processes", max_processes).finish()
+    }
 }
 
 /// Columns and rows of a terminal.

@@ -10,7 +10,7 @@ use crate::evidence::args::{AuditCommand, KeyCommand, ReceiptCommand};
 use crate::policy::{PolicyArgs, PolicyCommand};
 use crate::sandbox::args::{
     AttachArgs, CpArgs, DestroyArgs, DownArgs, ExecArgs, ForkArgs, FsCommand, GcArgs, KeepArgs, KillArgs, LogsArgs,
-    OneArgs, PortCommand, PsArgs, RestoreArgs, SnapshotCommand, UpArgs, WaitArgs,
+    OneArgs, PortCommand, PsArgs, RestoreArgs, SecretCommand, SnapshotCommand, UpArgs, WaitArgs,
 };
 use crate::secrets::SecretArgs;
 
@@ -49,6 +49,9 @@ pub enum Command {
     Attach(AttachArgs),
     /// Show what a sandbox's console printed, what its jobs wrote, and what was done with it
     Logs(LogsArgs),
+    /// List the secrets that commands in sandboxes have, without their values
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Read, write and list a sandbox's files
     #[command(subcommand)]
     Fs(FsCommand),

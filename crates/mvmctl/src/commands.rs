@@ -6,7 +6,7 @@ use mvm_runtime::{Error, Home, Result};
 
 use crate::args::{Cli, Command};
 use crate::evidence::{audit, key, receipt};
-use crate::sandbox::{change, exec, fs, logs, port, show, snapshot, up};
+use crate::sandbox::{change, exec, fs, logs, port, secret, show, snapshot, up};
 use crate::{bench, doctor, output, policy, run, setup, template};
 
 /// Does what was asked.
@@ -20,6 +20,7 @@ pub fn dispatch(cli: Cli) -> u8 {
         Command::Jobs(args) => show::jobs(args),
         Command::Attach(args) => exec::attach(args),
         Command::Logs(args) => logs::logs(args),
+        Command::Secret(command) => secret::secret(command),
         Command::Fs(command) => fs::fs(command),
         Command::Cp(args) => fs::cp(args),
         Command::Port(command) => port::port(command),

@@ -1,8 +1,11 @@
 //! `--secret`: secrets by reference on a command line. Their values are read here, in the user's own process.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use mvm_runtime::secrets::{self, Resolved, Source};
 use mvm_runtime::{Result, text};
+use mvm_wire::api::CreateRequest;
 
 /// Secrets of a command or of a sandbox.
 #[derive(Debug, Clone, Default, Args)]
@@ -29,14 +32,33 @@ fn unread(text: &str) -> std::result::Result<Unread, std::convert::Infallible> {
 
 impl SecretArgs {
     /// Where the values are.
-    pub fn sources(&self) -> Result<Vec<Source>> {
+    fn sources(&self) -> Result<Vec<Source>> {
         self.given.iter().map(|given| Source::parse(&given.0)).collect()
+    }
+
+    /// Where the values are, by name, as it is kept.
+    pub fn references(&self) -> Result<BTreeMap<String, String>> {
+        let sources = self.sources()?;
+        secrets::check_names(sources.iter().map(Source::name), std::iter::empty())?;
+        Ok(sources.iter().map(|source| (source.name().to_owned(), source.reference())).collect())
     }
 
     /// Reads the values. `env` are the names of the variables that are given openly.
     pub fn resolve<'a>(&self, env: impl Iterator<Item = &'a str>) -> Result<Resolved> {
-        secrets::resolve(&self.sources()?, env)
+        resolve(&self.sources()?, env)
     }
+}
+
+/// Reads the values that a request refers to.
+pub fn resolve_request(request: &CreateRequest) -> Result<Resolved> {
+    resolve(&secrets::references(&request.secrets)?, request.env.keys().map(String::as_str))
+}
+
+fn resolve<'a>(sources: &[Source], env: impl Iterator<Item = &'a str>) -> Result<Resolved> {
+    if !sources.is_empty() {
+        mvm_runtime::process::dump_no_core();
+    }
+    secrets::resolve(sources, env)
 }
 
 /// Says on standard error what is to be said of how secrets are kept.

@@ -137,6 +137,11 @@ impl Known {
         state.sandbox.contains_key(name) || state.commands.iter().any(|grant| grant.values.contains_key(name))
     }
 
+    /// Whether every command gets one of this name.
+    pub fn has_for_all(&self, name: &str) -> bool {
+        self.state().sandbox.contains_key(name)
+    }
+
     /// For the supervisor of a copy, whose commands have what these have.
     pub fn hand_over(&self) -> Handover {
         let state = self.state();

@@ -29,12 +29,12 @@ impl Redactors {
     }
 
     /// Takes what came on a stream, and passes on what can be shown.
-    pub fn pass(&mut self, stream: Stream, bytes: &[u8], emit: &mut impl FnMut(Piece<'_>)) {
+    pub fn pass(&mut self, stream: Stream, bytes: &[u8], emit: &mut dyn FnMut(Piece<'_>)) {
         self.of(stream).pass(bytes, emit);
     }
 
     /// No more will come on a stream: passes on what was held.
-    pub fn end(&mut self, stream: Stream, emit: &mut impl FnMut(Piece<'_>)) {
+    pub fn end(&mut self, stream: Stream, emit: &mut dyn FnMut(Piece<'_>)) {
         self.of(stream).end(emit);
     }
 

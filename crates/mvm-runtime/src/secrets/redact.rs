@@ -113,7 +113,7 @@ impl Patterns {
     }
 
     /// Passes on what is certain and returns how much of the text that was. `last`: no more will come.
-    fn scan(&self, text: &[u8], last: bool, emit: &mut impl FnMut(Piece<'_>)) -> usize {
+    fn scan(&self, text: &[u8], last: bool, emit: &mut dyn FnMut(Piece<'_>)) -> usize {
         let (mut done, mut from) = (0, 0);
         while let Some(found) = self.finder.find(Input::new(text).range(from..)) {
             let start = found.start();
@@ -194,7 +194,7 @@ impl Form {
     }
 }
 
-fn plain(bytes: &[u8], emit: &mut impl FnMut(Piece<'_>)) {
+fn plain(bytes: &[u8], emit: &mut dyn FnMut(Piece<'_>)) {
     if !bytes.is_empty() {
         emit(Piece::Text(bytes));
     }
@@ -244,7 +244,7 @@ impl Redactor {
     }
 
     /// Takes what came, and passes on in pieces what can be shown.
-    pub fn pass(&mut self, bytes: &[u8], emit: &mut impl FnMut(Piece<'_>)) {
+    pub fn pass(&mut self, bytes: &[u8], emit: &mut dyn FnMut(Piece<'_>)) {
         if self.held.is_empty() {
             let done = self.scan(bytes, false, emit);
             self.held.extend_from_slice(&bytes[done..]);
@@ -258,12 +258,12 @@ impl Redactor {
     }
 
     /// No more will come: passes on what was held.
-    pub fn end(&mut self, emit: &mut impl FnMut(Piece<'_>)) {
+    pub fn end(&mut self, emit: &mut dyn FnMut(Piece<'_>)) {
         let text = std::mem::take(&mut self.held);
         self.scan(&text, true, emit);
     }
 
-    fn scan(&mut self, text: &[u8], last: bool, emit: &mut impl FnMut(Piece<'_>)) -> usize {
+    fn scan(&mut self, text: &[u8], last: bool, emit: &mut dyn FnMut(Piece<'_>)) -> usize {
         let counts = &mut self.counts;
         self.patterns.clone().scan(text, last, &mut |piece| {
             if let Piece::Secret { name, .. } = piece {

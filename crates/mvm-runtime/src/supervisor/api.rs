@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::http::{Answer, Asked, Given, Shared, invalid, patience, take_all, unknown, wrong_method};
-use super::{Supervisor, commands, files, lease, logs, ports, snapshots};
+use super::{Supervisor, commands, files, lease, logs, ports, secrets, snapshots};
 use crate::error::Error;
 use crate::lifecycle;
 use crate::place::space;
@@ -55,6 +55,7 @@ fn routes() -> OpenApiRouter<Arc<Supervisor>> {
         .routes(routes!(commands::signal_job))
         .routes(routes!(commands::resize_job))
         .routes(routes!(logs::logs))
+        .routes(routes!(secrets::list_secrets))
         .routes(routes!(files::read, files::write))
         .routes(routes!(files::list))
         .routes(routes!(files::stat))

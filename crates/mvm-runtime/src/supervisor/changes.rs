@@ -34,14 +34,14 @@ impl Supervisor {
             Err(e) => {
                 self.jobs.lose_all("its machine could not be started");
                 self.apply(Action::Fail, &e.to_string())?;
-                Err(e)
+                Err(self.redacted(e))
             }
         }
     }
 
     /// Takes a machine in that has just come up: its console is logged, and somebody notices when it ends.
     fn came_up(self: &Arc<Self>, slot: &mut Option<Running>, running: Running, cause: &str) -> Result<()> {
-        running.log_console(self.log.clone());
+        running.log_console(self.log.clone(), self.known.clone());
         let running = slot.insert(running);
         self.apply(Action::Ready, cause)?;
         self.watch_guest(running);
@@ -182,12 +182,14 @@ impl Supervisor {
             Err(e) if self.place.saved().exists() => {
                 self.apply(Action::Refuse, &e.to_string())?;
                 let name = &record.name;
-                Err(e.hint(format!("mvmctl stop {name} && mvmctl start {name} boots it from its disk alone")))
+                Err(self
+                    .redacted(e)
+                    .hint(format!("mvmctl stop {name} && mvmctl start {name} boots it from its disk alone")))
             }
             Err(e) => {
                 self.jobs.lose_all("its machine did not come back");
                 self.apply(Action::Fail, &e.to_string())?;
-                Err(e)
+                Err(self.redacted(e))
             }
         }
     }
@@ -197,10 +199,10 @@ impl Supervisor {
         let Some(running) = slot else { return Err(self.not_running("hold")) };
         match running.hold(&self.jobs).await {
             Ok(()) => Ok(()),
-            Err(e) if running.guest().is_some() => Err(e),
+            Err(e) if running.guest().is_some() => Err(self.redacted(e)),
             Err(e) => {
                 self.record_end(slot).await;
-                Err(e)
+                Err(self.redacted(e))
             }
         }
     }
@@ -215,7 +217,7 @@ impl Supervisor {
             }
             Err(e) => {
                 self.record_end(slot).await;
-                Err(e)
+                Err(self.redacted(e))
             }
         }
     }

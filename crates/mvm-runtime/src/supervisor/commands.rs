@@ -17,7 +17,7 @@ use utoipa::IntoParams;
 
 use super::Supervisor;
 use super::http::{Answer, Asked, Failed, Given, Named, Octets, Shared, invalid, ndjson, patience};
-use super::jobs::Job;
+use super::jobs::{Holds, Job, Start};
 use super::output::Piece;
 use crate::command::Control;
 use crate::error::Error;
@@ -25,6 +25,7 @@ use crate::evidence::{Testimony, Told};
 use crate::policy::{Ask, Operation};
 use crate::request;
 use crate::sandbox;
+use crate::secrets;
 use crate::witness::Witness;
 
 /// Starts a command. Answers with the job; for an attached one with its events, and the command ends when the
@@ -190,21 +191,27 @@ pub async fn resize_job(
 impl Supervisor {
     async fn start_job(&self, request: JobRequest) -> crate::Result<Arc<Job>> {
         check(&request)?;
+        let mut request = request;
+        let secrets = std::mem::take(&mut request.secrets);
         let slot = self.machine.lock().await;
         let running = slot.as_ref().and_then(|running| Some((running, running.guest()?)));
         let (running, guest) = running.ok_or_else(|| self.not_running("run a command in"))?;
+        let brought = |name: &str| secrets.contains_key(name) || request.env.contains_key(name);
+        let of_sandbox = self.known.of_sandbox(brought)?;
+        let holds = Holds::of(&secrets, &of_sandbox);
+        if let Some(job) = self.jobs.started_before(&request, &holds)? {
+            return Ok(job);
+        }
         let ask = Ask {
             env: request.env.keys().map(String::as_str).collect(),
+            secrets: secrets.keys().map(String::as_str).collect(),
             user: &request.user,
             timeout_ms: request.timeout_ms,
             ..Ask::default()
         };
         let run_id = sandbox::new_run_id()?;
-        if let Some(job) = self.jobs.started_before(&request)? {
-            return Ok(job);
-        }
         let (plan, audit_id) = self.authorise(Operation::Exec, &ask, &run_id)?;
-        let exec = running.exec(&request, &plan.enforced);
+        let exec = running.exec(&request, [&of_sandbox, &secrets], &plan.enforced);
         let witness = Witness::new()?;
         let record = self.record()?;
         let machine = &record.request;
@@ -219,10 +226,10 @@ impl Supervisor {
             require: &self.policy.require,
             isolation: running.isolation(),
             exec: &exec,
-            secrets: Vec::new(),
+            secrets: secrets.keys().chain(of_sandbox.keys()).cloned().collect(),
         };
         let testimony = Testimony::of(told, &witness)?;
-        self.jobs.start(guest, request, exec, testimony, witness)
+        self.jobs.start(guest, Start { request, secrets, holds, exec, testimony, witness })
     }
 }
 
@@ -238,5 +245,9 @@ fn check(request: &JobRequest) -> crate::Result<()> {
     if request.idempotency_key.len() > request::MAX_KEY {
         return refuse("an idempotency key has at most 256 bytes");
     }
-    request::check_env(&request.env).or_else(refuse)
+    if request.no_redact && !request.attached {
+        return refuse("output that is kept has its secrets redacted; only an attached command's can be left as it is");
+    }
+    secrets::check(&request.secrets, &request.env)?;
+    request::check_env(&request.env, &request.secrets).or_else(refuse)
 }

@@ -1,7 +1,9 @@
 //! The commands of one sandbox: started at most once for each idempotency key, followed by offset, ended with their tree.
 
 mod feeding;
+mod redaction;
 mod saved;
+mod sink;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,21 +11,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{Job as Described, JobRequest, JobResult, Stream};
+use mvm_wire::api::{Job as Described, JobRequest, JobResult, SecretValues, Stream};
 use mvm_wire::guest::{Exec, Request, TermSize};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::log::{Lines, Log};
+use super::log::Log;
 use super::output::Output;
-use crate::command::{self, Begin, Caller, Control, Feed, Streams, Turn};
+use crate::command::{self, Begin, Caller, Control, Feed, Turn};
 use crate::error::{Error, Result};
 use crate::evidence::{Evidence, Testimony};
+use crate::secrets::{Known, redact_result};
 use crate::time;
 use crate::vmm::guest::{Guest, broken};
 use crate::witness::Witness;
+pub use redaction::Holds;
+use redaction::Redaction;
 pub use saved::SavedOutput;
+use sink::Sink;
 
 /// Commands at once in one sandbox: fewer than the channel has streams, so that other requests always find one.
 const MAX_RUNNING: usize = 200;
@@ -37,6 +43,8 @@ const SUSPEND_LIMIT: Duration = Duration::from_secs(25);
 const VERDICT_LIMIT: Duration = Duration::from_secs(5);
 /// Signals and sizes that wait for a command.
 const CONTROLS: usize = 16;
+/// What a command writes to.
+const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 /// Pieces of input that wait for a command that does not read.
 const INPUT_PIECES: usize = 4;
 
@@ -47,7 +55,12 @@ pub struct Job {
     pub run_id: String,
     program: String,
     key: String,
+    /// Without its secrets.
     request: JobRequest,
+    holds: Holds,
+    redaction: Mutex<Redaction>,
+    /// All secrets that are redacted.
+    known: Arc<Known>,
     started_at_ms: u64,
     attached: bool,
     /// It was attached to a caller that is not here.
@@ -108,6 +121,20 @@ impl Job {
         self.result.borrow().is_none()
     }
 
+    /// Which secrets it has. None of their values is in it.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    /// When it was started, milliseconds since 1970.
+    pub fn started_at_ms(&self) -> u64 {
+        self.started_at_ms
+    }
+
+    fn redaction(&self) -> MutexGuard<'_, Redaction> {
+        self.redaction.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until nobody stays with it: it was parked, or it is over.
     async fn left(&self) {
         let (mut parked, mut result) = (self.parked.subscribe(), self.result.subscribe());
@@ -143,13 +170,30 @@ pub struct Jobs {
     /// The machine is about to be saved or is held: what is parked stays so.
     held: Arc<AtomicBool>,
     log: Arc<Log>,
+    known: Arc<Known>,
     evidence: Evidence,
 }
 
+/// A command to start, and what it gets.
+pub struct Start {
+    /// As it was asked for, without its secrets.
+    pub request: JobRequest,
+    /// The secrets that came with the request.
+    pub secrets: SecretValues,
+    /// Which secrets it gets.
+    pub holds: Holds,
+    /// As the guest takes it.
+    pub exec: Exec,
+    /// What is known of it.
+    pub testimony: Testimony,
+    /// Sees all that goes in and comes out.
+    pub witness: Witness,
+}
+
 impl Jobs {
-    /// None yet. What they do is logged there, and put on record.
-    pub fn new(log: Arc<Log>, evidence: Evidence) -> Jobs {
-        Jobs { all: Mutex::default(), held: Arc::default(), log, evidence }
+    /// None yet. What they do is logged there, with these secrets redacted, and put on record.
+    pub fn new(log: Arc<Log>, known: Arc<Known>, evidence: Evidence) -> Jobs {
+        Jobs { all: Mutex::default(), held: Arc::default(), log, known, evidence }
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Job>>> {
@@ -176,23 +220,17 @@ impl Jobs {
     }
 
     /// The command that the same request with the same key has started before.
-    pub fn started_before(&self, request: &JobRequest) -> Result<Option<Arc<Job>>> {
+    pub fn started_before(&self, request: &JobRequest, holds: &Holds) -> Result<Option<Arc<Job>>> {
         let Some(key) = Some(&request.idempotency_key).filter(|key| !key.is_empty()) else { return Ok(None) };
         match self.all().values().find(|job| job.key == *key) {
-            Some(job) if job.request != *request => Err(another_request()),
+            Some(job) if job.request != *request || !job.holds.matches(holds) => Err(another_request()),
             found => Ok(found.cloned()),
         }
     }
 
     /// Starts a command that was authorised.
-    pub fn start(
-        &self,
-        guest: &Guest,
-        request: JobRequest,
-        exec: Exec,
-        testimony: Testimony,
-        witness: Witness,
-    ) -> Result<Arc<Job>> {
+    pub fn start(&self, guest: &Guest, start: Start) -> Result<Arc<Job>> {
+        let Start { request, secrets, holds, exec, testimony, witness } = start;
         let mut all = self.all();
         if all.values().filter(|job| job.runs()).count() >= MAX_RUNNING {
             return Err(Error::new(
@@ -202,12 +240,16 @@ impl Jobs {
             )
             .hint("wait for one to end (mvmctl jobs NAME), or use another sandbox"));
         }
+        let grant = self.known.grant(secrets);
         let (control, controlled) = mpsc::channel(CONTROLS);
         let (input, feed) = mpsc::channel(INPUT_PIECES);
         let job = Arc::new(Job {
             run_id: testimony.run_id.clone(),
-            program: request.argv.first().cloned().unwrap_or_default(),
+            program: self.known.redacted(request.argv.first().map_or("", String::as_str)),
             key: request.idempotency_key.clone(),
+            holds,
+            redaction: Mutex::new(Redaction::new(!request.no_redact, grant)),
+            known: self.known.clone(),
             started_at_ms: time::now_ms(),
             attached: request.attached,
             orphaned: false,
@@ -315,6 +357,9 @@ async fn attend(job: Arc<Job>, desk: Desk, held: Arc<AtomicBool>, guest: Guest, 
         let (feed, control) = (&mut side.feed, &mut side.control);
         let caller = Caller { feed, control, suspend: &job.suspend, witness: &job.witness };
         let turn = command::attend(&guest, begin, timeout, caller, &mut sink).await;
+        if !matches!(turn, Ok(Turn::Suspended(_))) {
+            sink.let_go().await;
+        }
         sink.end();
         side.ran += started.elapsed();
         match turn {
@@ -354,8 +399,11 @@ fn finish(job: &Job, desk: &Desk, result: JobResult) {
         return;
     }
     let (_, _, stdout_bytes, stderr_bytes) = job.output.counts();
+    let held = STREAMS.map(|stream| (stream, job.redaction().held(stream)));
+    let redactions = job.redaction().total();
     let (run_id, audit_id) = (job.run_id.clone(), job.testimony.audit_id);
-    let result = JobResult { run_id, audit_id, stdout_bytes, stderr_bytes, ..result };
+    let result = JobResult { run_id, audit_id, stdout_bytes, stderr_bytes, redactions, ..result };
+    let result = redact_result(job.known.patterns().as_deref(), result);
     if let Err(e) = desk.evidence.ended(&job.testimony, &job.witness, &result) {
         desk.log.say(&format!("{} has no record: {e}", job.run_id));
     }
@@ -368,43 +416,8 @@ fn finish(job: &Job, desk: &Desk, result: JobResult) {
         }
         first
     });
-    job.output.close();
-}
-
-/// A job's output as a run's. The caller of an attached command has its output; that of any other is logged.
-struct Sink<'a> {
-    job: &'a Job,
-    log: &'a Log,
-    lines: Option<[Lines; 2]>,
-}
-
-impl<'a> Sink<'a> {
-    fn new(job: &'a Job, log: &'a Log) -> Sink<'a> {
-        let lines = || [Stream::Stdout, Stream::Stderr].map(|stream| log.of_job(&job.run_id, stream));
-        Sink { job, log, lines: (!job.attached).then(lines) }
-    }
-
-    async fn take(&mut self, stream: Stream, bytes: &[u8]) -> Result<()> {
-        self.job.output.push(stream, bytes).await;
-        if let Some([stdout, stderr]) = &mut self.lines {
-            (if stream == Stream::Stdout { stdout } else { stderr }).push(self.log, bytes);
-        }
-        Ok(())
-    }
-
-    fn end(&mut self) {
-        self.lines.iter_mut().flatten().for_each(|lines| lines.end(self.log));
-    }
-}
-
-impl Streams for Sink<'_> {
-    async fn stdout(&mut self, bytes: &[u8]) -> Result<()> {
-        self.take(Stream::Stdout, bytes).await
-    }
-
-    async fn stderr(&mut self, bytes: &[u8]) -> Result<()> {
-        self.take(Stream::Stderr, bytes).await
-    }
+    job.redaction().close();
+    job.output.close(held);
 }
 
 /// The terminal's size as the guest takes it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{Enforced, JobRequest, LogSource};
+use mvm_wire::api::{Enforced, JobRequest, LogSource, SecretValues};
 use mvm_wire::guest::{Exec, Quiesce, Request};
 
 use super::jobs::Jobs;
@@ -22,6 +22,7 @@ use crate::progress::Silent;
 use crate::request;
 use crate::run::{self, Isolation};
 use crate::sandbox::Identity;
+use crate::secrets::{Known, Redactor};
 use crate::setup;
 use crate::store::Record;
 use crate::vmm::guest::Guest;
@@ -205,10 +206,16 @@ impl Running {
         &self.isolation
     }
 
-    /// Logs what the console prints.
-    pub fn log_console(&self, log: Arc<Log>) {
+    /// Logs what the console prints, with these secrets redacted.
+    pub fn log_console(&self, log: Arc<Log>, known: Arc<Known>) {
         let mut lines = log::Lines::new(LogSource::Console, None);
-        self.machine.listen_to_console(Box::new(move |bytes| lines.push(&log, bytes)));
+        let mut redactor: Option<Redactor> = None;
+        self.machine.listen_to_console(Box::new(move |bytes| {
+            let Some(patterns) = known.patterns() else { return lines.push(&log, bytes) };
+            let redactor = redactor.get_or_insert_with(|| Redactor::new(patterns.clone()));
+            redactor.renew(&patterns);
+            redactor.pass(bytes, &mut |piece| lines.take(&log, piece));
+        }));
     }
 
     /// QEMU's process id.
@@ -216,11 +223,17 @@ impl Running {
         self.machine.pid()
     }
 
-    /// A request for a command as the guest takes it, within the bounds that were decided.
-    pub fn exec(&self, request: &JobRequest, enforced: &Enforced) -> Exec {
+    /// A request for a command as the guest takes it, within the bounds that were decided, with the secrets that every
+    /// command has and its own.
+    pub fn exec(&self, request: &JobRequest, secrets: [&SecretValues; 2], enforced: &Enforced) -> Exec {
         let or_default = |value: &String, default: &String| if value.is_empty() { default } else { value }.clone();
+        let [of_sandbox, with_request] = secrets.map(|values| {
+            values.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect::<Vec<_>>()
+        });
         let mut env = self.env.clone();
+        env.extend(of_sandbox);
         env.extend(request.env.clone());
+        env.extend(with_request);
         if request.tty.is_some() && !env.iter().any(|(name, _)| name == "TERM") {
             env.push(("TERM".into(), "xterm".into()));
         }

@@ -15,10 +15,11 @@ mod logs;
 mod machine;
 mod output;
 mod ports;
+mod secrets;
 mod snapshots;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +28,7 @@ use mvm_wire::ErrorCode;
 use mvm_wire::api::{Cleanup, ErrorBody, Inspection, OnExpiry, Plan, Sandbox, State};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, RwLock, watch};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, IoContext, Result};
 use crate::evidence::{Evidence, Of};
@@ -35,6 +37,7 @@ use crate::lifecycle::Action;
 use crate::place::Place;
 use crate::policy::{Ask, Operation, Policy};
 use crate::sandboxes;
+use crate::secrets::{Handover, Known, redact_error};
 use crate::store::{Outcome, Record, Store};
 
 use jobs::Jobs;
@@ -47,6 +50,8 @@ pub use ports::check as check_ports;
 
 /// The number under which a supervisor inherits its lock.
 pub const LOCK_FD: i32 = 3;
+/// The most that a supervisor is handed over, in bytes.
+const MAX_HANDOVER: u64 = 16 << 20;
 /// How long a sandbox with a lease waits to be claimed.
 const CLAIM_LIMIT: Duration = Duration::from_secs(5);
 /// The longest sleep before the clock is looked at again: it runs on while the host is asleep, timers do not.
@@ -65,6 +70,8 @@ struct Supervisor {
     /// Held through each change of state, so that one begins when the last one is complete.
     machine: tokio::sync::Mutex<Option<Running>>,
     jobs: Jobs,
+    /// Secrets of the sandbox and of its commands. Nothing else has their values.
+    known: Arc<Known>,
     /// Shared by all that moves files over the session with the guest. Whoever ends the session on purpose waits for them.
     transfers: Arc<RwLock<()>>,
     log: Arc<Log>,
@@ -81,7 +88,11 @@ struct Supervisor {
 /// Supervises the sandbox to its end. What `mvmctl supervise` does.
 pub async fn supervise(home: Home, id: &str) -> Result<()> {
     let _lock = adopt_lock()?;
-    let started = start(home, id).await;
+    crate::process::dump_no_core();
+    let started = match take_over() {
+        Ok(handover) => start(home, id, handover).await,
+        Err(e) => Err(e),
+    };
     report(started.as_ref().err());
     let (supervisor, listener) = started?;
     let serve = axum::serve(listener, api::router(supervisor.clone()));
@@ -107,6 +118,21 @@ fn adopt_lock() -> Result<File> {
     Ok(lock)
 }
 
+/// What whoever started us hands over on standard input. Then nobody speaks.
+fn take_over() -> Result<Handover> {
+    const WHAT: &str = "cannot take over the sandbox's secrets";
+    let mut text = Zeroizing::new(Vec::new());
+    std::io::stdin().take(MAX_HANDOVER).read_to_end(&mut text).context(|| WHAT.into())?;
+    let null = File::open("/dev/null").context(|| WHAT.into())?;
+    // SAFETY: both descriptors are open; standard input is never closed.
+    unsafe { libc::dup2(null.as_raw_fd(), 0) };
+    if text.is_empty() {
+        return Ok(Handover::default());
+    }
+    // Without the parser's message.
+    serde_json::from_slice(&text).map_err(|_| Error::internal(WHAT, "they were handed over incomplete"))
+}
+
 /// Tells whoever started us, on standard output, that the sandbox is ready or why it is not. Then nobody listens.
 fn report(error: Option<&Error>) {
     let line = match error {
@@ -120,7 +146,7 @@ fn report(error: Option<&Error>) {
     }
 }
 
-async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> {
+async fn start(home: Home, id: &str, handover: Handover) -> Result<(Arc<Supervisor>, UnixListener)> {
     let store = Store::open(&home)?;
     let record = store.get(id)?;
     if record.state == State::Destroyed {
@@ -131,6 +157,7 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
     let listener = UnixListener::bind(place.socket())
         .context(|| format!("cannot create the socket {}", place.socket().display()))?;
     let log = Arc::new(Log::open(place.dir())?);
+    let known = Arc::new(Known::new(handover));
     let evidence = store.evidence().clone();
     let supervisor = Arc::new(Supervisor {
         home,
@@ -141,7 +168,8 @@ async fn start(home: Home, id: &str) -> Result<(Arc<Supervisor>, UnixListener)> 
         policy: record.policy.clone(),
         evidence: evidence.clone(),
         machine: tokio::sync::Mutex::new(None),
-        jobs: Jobs::new(log.clone(), evidence),
+        jobs: Jobs::new(log.clone(), known.clone(), evidence),
+        known,
         transfers: Arc::default(),
         log,
         state: watch::Sender::new(record.state),
@@ -221,6 +249,8 @@ impl Supervisor {
 
     /// Records a change of state and tells those who wait for one.
     fn apply(&self, action: Action, cause: &str) -> Result<Outcome> {
+        // The guest's last words may be in it.
+        let cause = &self.known.redacted(cause);
         let outcome = self.store().apply(&self.id, action, cause)?;
         self.announce(cause)?;
         Ok(outcome)
@@ -233,6 +263,11 @@ impl Supervisor {
             self.log.say(&format!("{before} → {state}: {cause}"));
         }
         Ok(())
+    }
+
+    /// An error without secrets: the end of the console is in some.
+    fn redacted(&self, error: Error) -> Error {
+        redact_error(self.known.patterns().as_deref(), error)
     }
 
     /// The sandbox as the API shows it.

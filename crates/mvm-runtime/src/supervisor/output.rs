@@ -1,5 +1,5 @@
 //! What a command wrote: a bounded ring that readers follow by offset. Offsets count the bytes of both streams together,
-//! in the order in which they came.
+//! in the order in which they came, as they are kept: with secrets redacted.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,6 +30,7 @@ struct Ring {
     pieces: VecDeque<(Stream, Vec<u8>)>,
     first: u64,
     end: u64,
+    /// Bytes that were written, before anything was redacted in them.
     stdout: u64,
     stderr: u64,
     closed: bool,
@@ -57,9 +58,12 @@ impl Output {
         Output { state: Mutex::new(ring), changed: Notify::new() }
     }
 
-    /// What is kept, to be saved.
-    pub fn save(&self) -> SavedOutput {
+    /// What is kept, to be saved; of output that must not be saved nothing but how much it was.
+    pub fn save(&self, whole: bool) -> SavedOutput {
         let ring = self.ring();
+        if !whole {
+            return SavedOutput { first: ring.end, stdout: ring.stdout, stderr: ring.stderr, pieces: Vec::new() };
+        }
         let pieces = ring.pieces.iter().map(|(stream, bytes)| (*stream, STANDARD.encode(bytes))).collect();
         SavedOutput { first: ring.first, stdout: ring.stdout, stderr: ring.stderr, pieces }
     }
@@ -79,8 +83,10 @@ impl Output {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends. Drops the oldest bytes that no longer fit, or waits for the reader that must miss nothing.
-    pub async fn push(&self, stream: Stream, bytes: &[u8]) {
+    /// Appends what is left of so many bytes that were written. Drops the oldest bytes that no longer fit, or waits for the
+    /// reader that must miss nothing.
+    pub async fn push(&self, stream: Stream, written: usize, bytes: &[u8]) {
+        self.ring().count(stream, written as u64);
         for bytes in bytes.chunks(PIECE) {
             loop {
                 let changed = self.changed.notified();
@@ -94,9 +100,15 @@ impl Output {
         }
     }
 
-    /// No more will come.
-    pub fn close(&self) {
-        self.ring().closed = true;
+    /// No more will come, but for a few bytes of each stream that were held back.
+    pub fn close(&self, held: [(Stream, Vec<u8>); 2]) {
+        let mut ring = self.ring();
+        let late = ring.closed;
+        for (stream, bytes) in held.iter().filter(|(_, bytes)| !late && !bytes.is_empty()) {
+            ring.append(*stream, bytes);
+        }
+        ring.closed = true;
+        drop(ring);
         self.changed.notify_waiters();
     }
 
@@ -121,7 +133,8 @@ impl Output {
         ring.at(offset)
     }
 
-    /// Offsets of the first byte that is kept and of the end; bytes on standard output and standard error.
+    /// Offsets of the first byte that is kept and of the end; bytes that were written to standard output and standard error,
+    /// which are others where secrets were redacted.
     pub fn counts(&self) -> (u64, u64, u64, u64) {
         let ring = self.ring();
         (ring.first, ring.end, ring.stdout, ring.stderr)
@@ -155,6 +168,10 @@ impl Ring {
             || self.reader.is_none_or(|reader| self.end + len - reader.min(self.end) <= KEPT_BYTES - PIECE as u64)
     }
 
+    fn count(&mut self, stream: Stream, written: u64) {
+        *(if stream == Stream::Stdout { &mut self.stdout } else { &mut self.stderr }) += written;
+    }
+
     fn append(&mut self, stream: Stream, bytes: &[u8]) {
         let len = bytes.len() as u64;
         match self.pieces.back_mut() {
@@ -162,7 +179,6 @@ impl Ring {
             _ => self.pieces.push_back((stream, bytes.to_vec())),
         }
         self.end += len;
-        *(if stream == Stream::Stdout { &mut self.stdout } else { &mut self.stderr }) += len;
         while self.end - self.first > KEPT_BYTES {
             let oldest = self.pieces.front().map_or(0, |(_, piece)| piece.len() as u64);
             if oldest == 0 || self.reader.is_some_and(|reader| self.first + oldest > reader) {
@@ -195,6 +211,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const NOTHING: [(Stream, Vec<u8>); 2] = [(Stream::Stdout, Vec::new()), (Stream::Stderr, Vec::new())];
 
     fn block_on<T>(work: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(work)
@@ -232,11 +250,11 @@ mod tests {
                 let output = Output::default();
                 let (mut all, mut stderr_bytes) = (0, 0);
                 for (error, len) in &pieces {
-                    output.push(if *error { Stream::Stderr } else { Stream::Stdout }, &vec![7; *len]).await;
+                    output.push(if *error { Stream::Stderr } else { Stream::Stdout }, *len, &vec![7; *len]).await;
                     all += *len as u64;
                     stderr_bytes += if *error { *len as u64 } else { 0 };
                 }
-                output.close();
+                output.close(NOTHING);
                 let offset = offset.min(all);
                 let (stdout, stderr, missed) = drain(&output, offset).await;
                 assert_eq!((stdout.len() + stderr.len()) as u64 + missed, all - offset);
@@ -253,10 +271,10 @@ mod tests {
             let output = Output::lossless();
             let write = async {
                 for _ in 0..TOTAL / 1000 {
-                    output.push(Stream::Stdout, &[1; 1000]).await;
+                    output.push(Stream::Stdout, 1000, &[1; 1000]).await;
                     assert!(kept(&output) <= KEPT_BYTES);
                 }
-                output.close();
+                output.close(NOTHING);
             };
             let ((), (stdout, _, missed)) = tokio::join!(write, drain(&output, 0));
             assert_eq!((stdout.len(), missed), (TOTAL / 1000 * 1000, 0));
@@ -267,12 +285,12 @@ mod tests {
     fn what_is_saved_goes_on_where_it_was() {
         block_on(async {
             let output = Output::default();
-            output.push(Stream::Stdout, &vec![1; 2 << 20]).await;
-            output.push(Stream::Stderr, b"error").await;
-            let again = Output::load(output.save(), false).unwrap();
+            output.push(Stream::Stdout, 2 << 20, &vec![1; 2 << 20]).await;
+            output.push(Stream::Stderr, 5, b"error").await;
+            let again = Output::load(output.save(true), false).unwrap();
             assert_eq!(again.counts(), output.counts());
-            again.push(Stream::Stdout, b"more").await;
-            again.close();
+            again.push(Stream::Stdout, 4, b"more").await;
+            again.close(NOTHING);
             let (stdout, stderr, missed) = drain(&again, 0).await;
             assert_eq!((stdout.len() as u64 + missed, stderr.as_slice()), ((2 << 20) + 4, b"error".as_slice()));
         });
@@ -283,9 +301,9 @@ mod tests {
         block_on(async {
             let output = Output::lossless();
             output.hold_back(false);
-            output.push(Stream::Stdout, &vec![1; 3 << 20]).await;
+            output.push(Stream::Stdout, 3 << 20, &vec![1; 3 << 20]).await;
             output.hold_back(true);
-            output.close();
+            output.close(NOTHING);
             let (stdout, _, missed) = drain(&output, 0).await;
             assert_eq!((stdout.len(), missed), (3 << 20, 0));
         });
@@ -295,11 +313,27 @@ mod tests {
     fn a_reader_that_comes_late_is_told_what_it_missed() {
         block_on(async {
             let output = Output::default();
-            output.push(Stream::Stdout, &vec![0; 3 << 20]).await;
-            output.close();
+            output.push(Stream::Stdout, 3 << 20, &vec![0; 3 << 20]).await;
+            output.close(NOTHING);
             let (stdout, _, missed) = drain(&output, 0).await;
             assert_eq!(stdout.len() as u64 + missed, 3 << 20);
             assert!(missed > 0);
+        });
+    }
+
+    #[test]
+    fn what_was_written_and_what_is_kept_are_counted_apart() {
+        block_on(async {
+            let output = Output::default();
+            output.push(Stream::Stdout, 100, b"short").await;
+            output.push(Stream::Stderr, 50, b"").await;
+            output.close([(Stream::Stdout, b"held".to_vec()), (Stream::Stderr, b"too".to_vec())]);
+            output.close([(Stream::Stdout, b"again".to_vec()), (Stream::Stderr, Vec::new())]);
+            assert_eq!(output.counts(), (0, 12, 100, 50));
+            assert_eq!(drain(&output, 0).await, (b"shortheld".to_vec(), b"too".to_vec(), 0));
+            let saved = Output::load(output.save(false), true).unwrap();
+            assert_eq!(saved.counts(), (12, 12, 100, 50));
+            assert_eq!(drain(&saved, 0).await.2, 12);
         });
     }
 }

@@ -93,7 +93,8 @@ impl Supervisor {
             .into_iter()
             .map(|request| {
                 let (home, dir, policy) = (self.home.clone(), staging.path().to_owned(), self.policy.clone());
-                tokio::task::spawn_blocking(move || sandboxes::create_from(&home, &dir, request, policy))
+                let handover = self.known.hand_over();
+                tokio::task::spawn_blocking(move || sandboxes::create_from(&home, &dir, request, policy, &handover))
             })
             .collect();
         let mut born = Vec::new();

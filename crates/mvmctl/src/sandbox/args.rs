@@ -6,7 +6,7 @@ mod saved;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use mvm_wire::api::{LogSource, OnExpiry, PortRequest, State};
 
 pub use files::{CpArgs, FsCommand, FsPathArgs, FsReadArgs, FsWriteArgs, PortCommand};
@@ -14,6 +14,7 @@ pub use saved::{EndArgs, ForkArgs, RestoreArgs, SnapshotCommand};
 
 use crate::args::{MachineArgs, parse_duration, parse_env, parse_size};
 use crate::policy::PolicyArgs;
+use crate::secrets::SecretArgs;
 
 /// `mvmctl up`.
 #[derive(Debug, Args)]
@@ -33,6 +34,8 @@ pub struct UpArgs {
     pub env: Vec<(String, String)>,
     #[command(flatten)]
     pub policy: PolicyArgs,
+    #[command(flatten)]
+    pub secrets: SecretArgs,
     /// Have a port of this host lead into it; the address is 127.0.0.1 unless another one is given
     #[arg(long = "port", value_name = "[ADDRESS:]HOST:GUEST")]
     pub ports: Vec<PortRequest>,
@@ -48,7 +51,7 @@ pub struct UpArgs {
     #[arg(long, conflicts_with_all = ["ttl", "lease", "json"])]
     pub attach: bool,
     /// Read the request as JSON from standard input (`-`), so that no value appears among a process's arguments
-    #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with_all = ["name", "env", "ports", "owner", "ttl", "idempotency_key", "lease", "attach"])]
+    #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with_all = ["name", "env", "given", "ports", "owner", "ttl", "idempotency_key", "lease", "attach"])]
     pub request: Option<String>,
     /// Print one JSON object
     #[arg(long)]
@@ -203,7 +206,8 @@ pub struct GcArgs {
 #[command(
     after_help = "The command ends when this does, however that comes about; with --detach it goes on.\n\nExit status: as \
     of `mvmctl run`.\n\nExamples:\n  mvmctl exec box -- ls -l /\n  mvmctl exec -it box -- bash\n  \
-    mvmctl exec --detach box -- sh -c 'sleep 60; echo done'"
+    mvmctl exec --detach box -- sh -c 'sleep 60; echo done'\n  \
+    mvmctl exec --secret API_TOKEN=file:token.txt box -- ./upload.py"
 )]
 pub struct ExecArgs {
     /// Name or id of the sandbox
@@ -215,6 +219,11 @@ pub struct ExecArgs {
     /// Set an environment variable
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_env)]
     pub env: Vec<(String, String)>,
+    #[command(flatten)]
+    pub secrets: SecretArgs,
+    /// Leave secrets in the output as they are
+    #[arg(long, conflicts_with = "detach")]
+    pub no_redact: bool,
     /// Start in this directory of the guest
     #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
     pub cwd: String,
@@ -317,6 +326,25 @@ pub enum RedactMode {
     Off,
     /// Print the rules of what is redacted
     ShowRules,
+}
+
+/// `mvmctl secret`.
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "A secret is given with --secret to `run`, `exec`, `up` and `restore`: by reference, never by value. mvm \
+    keeps only the reference; the value is in the memory of the command's machine and of the sandbox's supervisor.\n\n\
+    Examples:\n  mvmctl secret ls\n  mvmctl secret ls box --json"
+)]
+pub enum SecretCommand {
+    /// List the secrets that commands have: their names, and where each came from
+    Ls {
+        /// Name or id of the sandbox; all if left out
+        #[arg(value_name = "SANDBOX")]
+        sandbox: Option<String>,
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// A time, as milliseconds since 1970.

@@ -9,6 +9,7 @@ use mvm_runtime::client::{Client, Lines};
 use mvm_runtime::command::{Control, Streams};
 use mvm_runtime::evidence::Ended;
 use mvm_runtime::policy::Profile;
+use mvm_runtime::secrets::Resolved;
 use mvm_runtime::{Error, ErrorCode, Result};
 use mvm_wire::api::{Job, JobEvent, JobRequest, JobResult, SignalRequest, Stream, TerminalSize};
 use serde_json::json;
@@ -18,7 +19,7 @@ use super::args::{AttachArgs, ExecArgs};
 use super::{Found, find};
 use crate::commands::block_on;
 use crate::streams::{self, Captured, JSON_OUTPUT_LIMIT, Streamed};
-use crate::{output, receipts, signals, terminal};
+use crate::{output, receipts, secrets, signals, terminal};
 
 /// How a shell reports a program whose reader has gone (128 + SIGPIPE).
 const READER_GONE: u8 = 141;
@@ -63,13 +64,20 @@ async fn execute(args: ExecArgs) -> Result<u8> {
         let why = "standard input is not a terminal";
         return Err(Error::new(ErrorCode::InvalidRequest, "cannot pass a terminal on", why).hint("leave out --tty"));
     }
+    let Resolved { values, warnings } = args.secrets.resolve(args.env.iter().map(|(name, _)| name.as_str()))?;
+    secrets::warn(&warnings, args.quiet || args.json);
     let Found { home, record, client } = find(&args.sandbox)?;
     receipts::check(args.receipt.as_deref())?;
     let request = request(&args, &record.policy.profile);
+    let request = JobRequest { secrets: values, no_redact: args.no_redact, ..request };
     if args.detach {
         let job: Job = client.post("/v1/jobs", Some(&request)).await?;
         match args.json {
-            true => output::print_json(&json!(job)),
+            true => {
+                let mut object = json!(job);
+                object["warnings"] = json!(warnings);
+                output::print_json(&object);
+            }
             false => output::line(&job.run_id),
         }
         return Ok(output::SUCCESS);
@@ -89,6 +97,7 @@ async fn execute(args: ExecArgs) -> Result<u8> {
         object["sandbox_id"] = json!(record.id);
         object["audit_id"] = json!(result.audit_id);
         object["receipt"] = json!(args.receipt);
+        object["warnings"] = json!(warnings);
         output::print_json(&object);
         return Ok(result.exit_status());
     }

@@ -6,6 +6,7 @@ pub mod exec;
 pub mod fs;
 pub mod logs;
 pub mod port;
+pub mod secret;
 pub mod show;
 pub mod snapshot;
 pub mod up;

@@ -86,6 +86,7 @@ fn print_inspection(inspection: &Inspection) {
         ("owner", mvm_runtime::text::harmless(&sandbox.owner)),
         ("ends", ending(sandbox)),
         ("environment", inspection.env.join(", ")),
+        ("secrets", inspection.secrets.join(", ")),
         ("socket", sandbox.socket.clone()),
         ("legal now", sandbox.legal.join(", ")),
     ];

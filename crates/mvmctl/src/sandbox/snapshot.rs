@@ -1,13 +1,14 @@
 //! `mvmctl snapshot`, `restore`, `fork`: sandboxes that are saved, come back, and multiply.
 
+use mvm_runtime::secrets::Resolved;
 use mvm_runtime::{Home, Result, reconcile, sandboxes, snapshots};
 use mvm_wire::api::{CreateRequest, ForkRequest, Forked, Sandbox, Snapshot, SnapshotRequest};
 use serde_json::json;
 
 use super::args::{ForkArgs, OneArgs, RestoreArgs, SnapshotCommand};
 use super::{ending, find, span, verb};
-use crate::output;
 use crate::progress::Drawn;
+use crate::{output, secrets};
 
 /// `mvmctl snapshot`.
 pub fn snapshot(command: SnapshotCommand) -> u8 {
@@ -120,14 +121,20 @@ pub fn restore(args: RestoreArgs) -> u8 {
             idempotency_key: args.idempotency_key.clone(),
             snapshot: args.snapshot.clone(),
             disk_only: args.disk_only,
+            secrets: args.secrets.references()?,
             ..CreateRequest::default()
         };
+        let Resolved { values, warnings } = secrets::resolve_request(&request)?;
+        secrets::warn(&warnings, args.quiet || args.json);
+        let missing = missing_secrets(&home, &request)?;
         let progress = Drawn::new(args.quiet || args.json);
-        let (sandbox, made) = sandboxes::create(&home, request, &progress).await?;
+        let (sandbox, made) = sandboxes::create(&home, request, values, &progress).await?;
         drop(progress);
         if args.json {
             let mut object = json!(sandbox);
             object["created"] = json!(made);
+            object["warnings"] = json!(warnings);
+            object["missing_secrets"] = json!(missing);
             output::print_json(&object);
         } else if args.quiet {
             output::line(&sandbox.name);
@@ -135,10 +142,21 @@ pub fn restore(args: RestoreArgs) -> u8 {
             let from = if args.disk_only { "the disk of " } else { "" };
             output::line(&format!("{} is {} from {from}{}", sandbox.name, sandbox.state, args.snapshot));
             output::line(&format!("  ends: {}", ending(&sandbox)));
+            if !missing.is_empty() {
+                output::line(&format!("  its commands no longer get the secrets {}", missing.join(", ")));
+                output::line("  (give them with `mvmctl restore --secret NAME`, or to each command)");
+            }
             output::line(&format!("  try:  mvmctl jobs {}", sandbox.name));
         }
         Ok(output::SUCCESS)
     })
+}
+
+/// Names of the secrets that the snapshot's sandbox had and this request does not give.
+fn missing_secrets(home: &Home, request: &CreateRequest) -> Result<Vec<String>> {
+    let snapshot = snapshots::find(home, &request.snapshot)?;
+    let had = snapshot.record().map(|record| record.request.secrets.clone()).unwrap_or_default();
+    Ok(had.into_keys().filter(|name| !request.secrets.contains_key(name)).collect())
 }
 
 /// `mvmctl fork`.

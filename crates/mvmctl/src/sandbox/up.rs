@@ -5,6 +5,7 @@ use std::io::Read;
 use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
 use mvm_runtime::request::plan;
+use mvm_runtime::secrets::Resolved;
 use mvm_runtime::{Error, ErrorCode, Home, Result, reconcile, sandboxes};
 use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, Job, JobRequest, LeaseEvent, Port, Sandbox};
 use mvm_wire::object::Object;
@@ -16,7 +17,7 @@ use crate::args::MachineArgs;
 use crate::output;
 use crate::policy;
 use crate::progress::Drawn;
-use crate::signals;
+use crate::{secrets, signals};
 
 /// The largest request that is read from standard input.
 const MAX_REQUEST: u64 = 1 << 20;
@@ -29,11 +30,13 @@ pub fn up(args: UpArgs) -> u8 {
         if args.policy.dry_run {
             return Ok(policy::print(&plan(&home, request)?.plan, args.json));
         }
+        let Resolved { values, warnings } = secrets::resolve_request(&request)?;
+        secrets::warn(&warnings, args.quiet || args.json);
         let asked_for_ports = !request.ports.is_empty();
         let mut control = signals::listen();
         let _ = reconcile::reconcile(&home)?;
         let progress = Drawn::new(args.quiet || args.json);
-        let (sandbox, made) = sandboxes::create(&home, request, &progress).await?;
+        let (sandbox, made) = sandboxes::create(&home, request, values, &progress).await?;
         drop(progress);
         let client = Client::new(&sandbox.socket);
         let ports: Vec<Port> = if asked_for_ports { client.get("/v1/ports").await? } else { Vec::new() };
@@ -43,7 +46,7 @@ pub fn up(args: UpArgs) -> u8 {
             return attached(&args, &sandbox, &client, &mut control).await;
         }
         let job = if args.command.is_empty() { None } else { Some(start(&client, &args).await?) };
-        print(&args, &sandbox, made, job, &ports);
+        print(&args, &sandbox, made, job, &ports, &warnings);
         Ok(output::SUCCESS)
     })
 }
@@ -60,6 +63,7 @@ fn request(args: &UpArgs) -> Result<CreateRequest> {
         memory_mib: memory,
         disk_bytes: disk,
         env: args.env.iter().cloned().collect(),
+        secrets: args.secrets.references()?,
         owner: args.end.owner.clone(),
         ports: args.ports.clone(),
         ttl_ms: args.end.ttl_ms(),
@@ -106,12 +110,13 @@ async fn start(client: &Client, args: &UpArgs) -> Result<Job> {
     client.post("/v1/jobs", Some(&request)).await
 }
 
-fn print(args: &UpArgs, sandbox: &Sandbox, made: bool, job: Option<Job>, ports: &[Port]) {
+fn print(args: &UpArgs, sandbox: &Sandbox, made: bool, job: Option<Job>, ports: &[Port], warnings: &[String]) {
     if args.json {
         let mut object = json!(sandbox);
         object["created"] = json!(made);
         object["job"] = json!(job);
         object["ports"] = json!(ports);
+        object["warnings"] = json!(warnings);
         output::print_json(&object);
         return;
     }

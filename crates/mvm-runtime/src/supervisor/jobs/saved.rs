@@ -12,11 +12,13 @@ use mvm_wire::guest::{Request, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::redaction::{Holds, Redaction};
 use super::{INPUT_PIECES, Job, Jobs, Parked};
 use crate::command::Feed;
 use crate::error::{Error, Result};
 use crate::evidence::Testimony;
 use crate::point;
+use crate::secrets::Known;
 use crate::supervisor::output::Output;
 use crate::vmm::guest::Guest;
 use crate::witness::{self, Witness};
@@ -27,6 +29,12 @@ struct SavedJob {
     number: u64,
     run_id: String,
     request: JobRequest,
+    /// Names of the secrets that came with the request, which itself has none any more.
+    #[serde(default)]
+    secrets: Vec<String>,
+    /// Names of the secrets that it had as every command.
+    #[serde(default)]
+    sandbox_secrets: Vec<String>,
     started_at_ms: u64,
     output: SavedOutput,
     result: Option<JobResult>,
@@ -74,7 +82,7 @@ impl Jobs {
             serde_json::from_slice(saved).map_err(|e| point::refused(format!("its commands cannot be read: {e}")))?;
         let loaded: BTreeMap<u64, Arc<Job>> = saved
             .into_iter()
-            .map(|saved| Ok((saved.number, Arc::new(load(saved, sandbox_id)?))))
+            .map(|saved| Ok((saved.number, Arc::new(load(saved, &self.known, sandbox_id)?))))
             .collect::<Result<_>>()?;
         *self.all() = loaded;
         Ok(())
@@ -111,8 +119,10 @@ impl Job {
             number,
             run_id: self.run_id.clone(),
             request: self.request.clone(),
+            secrets: self.holds.with_request.clone(),
+            sandbox_secrets: self.holds.of_sandbox.clone(),
             started_at_ms: self.started_at_ms,
-            output: self.output.save(),
+            output: self.output.save(!self.redaction().is_off()),
             result: self.result.borrow().clone(),
             running,
             testimony: self.testimony.clone(),
@@ -121,7 +131,8 @@ impl Job {
     }
 }
 
-fn load(saved: SavedJob, sandbox_id: &str) -> Result<Job> {
+fn load(saved: SavedJob, known: &Arc<Known>, sandbox_id: &str) -> Result<Job> {
+    let holds = Holds::saved(saved.secrets, saved.sandbox_secrets);
     let damaged = |e| point::refused(format!("the input of a command cannot be read: {e}"));
     let (control, controlled) = mpsc::channel(super::CONTROLS);
     let mut input = None;
@@ -135,8 +146,11 @@ fn load(saved: SavedJob, sandbox_id: &str) -> Result<Job> {
     }
     Ok(Job {
         run_id: saved.run_id,
-        program: saved.request.argv.first().cloned().unwrap_or_default(),
+        program: known.redacted(saved.request.argv.first().map_or("", String::as_str)),
         key: saved.request.idempotency_key.clone(),
+        redaction: Mutex::new(Redaction::of_saved(&holds, known)),
+        known: known.clone(),
+        holds,
         started_at_ms: saved.started_at_ms,
         attached: saved.request.attached,
         orphaned: saved.request.attached,

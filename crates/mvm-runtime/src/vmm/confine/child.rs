@@ -264,10 +264,9 @@ impl Plan {
     }
 
     fn limit(&self) -> IoResult<()> {
-        // The kernel ignores a limit of 0 where a program collects core dumps, and they would hold the guest's memory.
-        const NO_CORE: u64 = 1;
+        // A core dump would hold the guest's memory.
         let always = [
-            (libc::RLIMIT_CORE, NO_CORE),
+            (libc::RLIMIT_CORE, crate::process::NO_CORE),
             (libc::RLIMIT_FSIZE, self.limits.file_size),
             (libc::RLIMIT_NOFILE, MAX_DESCRIPTORS),
             (libc::RLIMIT_MEMLOCK, 0),

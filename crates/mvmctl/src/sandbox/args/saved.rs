@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::{Expiry, OneArgs, Ttl, parse_ttl};
+use crate::secrets::SecretArgs;
 
 /// `mvmctl snapshot`.
 #[derive(Debug, Subcommand)]
@@ -79,7 +80,8 @@ impl EndArgs {
 #[command(
     after_help = "The new sandbox goes on where the snapshot was saved, with the same commands running, and an identity and \
     randomness of its own. What programs drew from their own random generators before is known to all that come from one \
-    snapshot.\n\nExamples:\n  mvmctl restore before --name box-2\n  mvmctl restore before --disk-only"
+    snapshot. Secrets are not in it, but for what programs have of them in memory: give them again with --secret. Output \
+    of commands with secrets that are not known is withheld.\n\nExamples:\n  mvmctl restore before --name box-2\n  mvmctl restore before --disk-only"
 )]
 pub struct RestoreArgs {
     /// Name or id of the snapshot
@@ -88,6 +90,8 @@ pub struct RestoreArgs {
     /// Name of the new sandbox; made up if left out
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
+    #[command(flatten)]
+    pub secrets: SecretArgs,
     #[command(flatten)]
     pub end: EndArgs,
     /// What happens when its time is up
