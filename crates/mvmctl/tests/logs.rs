@@ -8,10 +8,15 @@ use std::process::Stdio;
 use common::{Sandbox, alive, command, eventually, home, kill, mvmctl};
 use serde_json::Value;
 
+/// All events but the last, which sums them up.
 fn logged(name: &str, options: &[&str]) -> Vec<Value> {
     let ran = mvmctl(&[&["logs", name, "--json"], options].concat());
     assert_eq!(ran.code, 0, "{ran:?}");
-    ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let mut events: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let summary = events.pop().unwrap();
+    let lines = events.iter().filter(|event| event["type"] == "line").count();
+    assert_eq!((&summary["type"], &summary["lines"]), (&"summary".into(), &lines.into()));
+    events
 }
 
 fn texts(events: &[Value]) -> Vec<&str> {

@@ -131,7 +131,9 @@ impl Source {
     /// Reads a regular file, whatever is put in its place meanwhile; nothing else is even opened for reading.
     fn file(&self, path: &Path) -> Result<(Zeroizing<Vec<u8>>, Vec<String>)> {
         let shown = crate::text::harmless(&path.display().to_string());
-        let failed = |e: std::io::Error| Error { what: format!("{}: {shown}", self.what()), ..Error::named("", e) };
+        let failed = |e: std::io::Error| {
+            Error::named(format!("{}: {shown}", self.what()), e).hint("check the path, and that you may read the file")
+        };
         let found = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let found = File::from(found.map_err(|e| failed(e.into()))?);
         let meta = found.metadata().map_err(failed)?;
