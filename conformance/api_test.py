@@ -14,9 +14,10 @@ from api.operations import Input, Jobs, Lease, Lives, Logs, Sandbox
 from api.ports import Ports
 from api.sandboxed import CONTRACT
 from api.saved import Saved, WithoutMemory
+from api.secrets import Secrets
 
 # Operations that have nothing to refuse: without a parameter, and answered from what the supervisor itself knows.
-ALWAYS_SUCCEED = {"inspect", "stats", "list_jobs", "list_ports", "destroy"}
+ALWAYS_SUCCEED = {"inspect", "stats", "list_jobs", "list_ports", "list_secrets", "destroy"}
 
 
 class Checks(unittest.TestCase):
@@ -52,8 +53,8 @@ class Whole(unittest.TestCase):
 
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None) -> unittest.TestSuite:
-    classes = (Checks, Sandbox, Lives, Saved, WithoutMemory, Lease, Jobs, Logs, Input, Files, Ports, Hostile,
-               Whole)
+    classes = (Checks, Sandbox, Lives, Saved, WithoutMemory, Lease, Jobs, Secrets, Logs, Input, Files, Ports,
+               Hostile, Whole)
     return unittest.TestSuite(loader.loadTestsFromTestCase(test) for test in classes)
 
 

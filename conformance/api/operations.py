@@ -184,17 +184,31 @@ class Jobs(Sandboxed):
 
 
 class Logs(Sandboxed):
+    def logged(self, **query) -> list[dict]:
+        """All events but the last, which sums them up."""
+        *events, summary = self.ok("GET", "/v1/logs", **query)
+        self.assertEqual((summary["type"], summary["lines"]), ("summary", len(events)))
+        return events
+
     def test_lines_of_jobs_and_of_the_supervisor(self) -> None:
         job = self.start("sh", "-c", "echo one; echo two; echo three")
         self.result(job)
-        lines = [e for e in self.ok("GET", "/v1/logs", source="job") if e["run_id"] == job]
+        lines = [e for e in self.logged(source="job") if e["run_id"] == job]
         self.assertEqual([e["text"] for e in lines], ["one", "two", "three"])
-        self.assertEqual([e["text"] for e in self.ok("GET", "/v1/logs", source="job", tail=1)], ["three"])
-        everything = self.ok("GET", "/v1/logs")
+        self.assertEqual([e["text"] for e in self.logged(source="job", tail=1)], ["three"])
+        everything = self.logged()
         self.assertEqual([e["seq"] for e in everything], sorted({e["seq"] for e in everything}))
         self.assertIn("supervisor", {e["source"] for e in everything})
-        self.assertEqual(self.ok("GET", "/v1/logs", since_ms=lines[-1]["at_ms"] + 3_600_000), [])
-        self.assertEqual(self.ok("GET", "/v1/logs", until_ms=1, follow=True), [])
+        self.assertEqual(self.logged(since_ms=lines[-1]["at_ms"] + 3_600_000), [])
+        self.assertEqual(self.logged(until_ms=1, follow=True), [])
+
+    def test_credentials_are_redacted_on_reading(self) -> None:
+        self.result(self.start("echo", "AKIAIOSFODNN7EXAMPLE"))
+        for query, text, count in (({}, "[redacted:aws-access-key-id]", 1), ({"redact": "on"}, None, 1),
+                                   ({"redact": "off"}, "AKIAIOSFODNN7EXAMPLE", 0)):
+            line, summary = self.ok("GET", "/v1/logs", source="job", tail=1, **query)
+            self.assertIn(line["text"], (text, "[redacted:aws-access-key-id]"))
+            self.assertEqual((line["redactions"], summary["redactions"], summary["on_reading"]), (count,) * 3)
 
     def test_following(self) -> None:
         with self.api.events("GET", "/v1/logs", follow=True, tail=0, source="job") as events:
@@ -203,7 +217,8 @@ class Logs(Sandboxed):
         self.assertEqual((line["run_id"], line["text"]), (job, "late"))
 
     def test_what_is_refused(self) -> None:
-        for query in ({"source": "kernel"}, {"tail": -1}, {"since_ms": "yesterday"}, {"follow": "maybe"}):
+        for query in ({"source": "kernel"}, {"tail": -1}, {"since_ms": "yesterday"}, {"follow": "maybe"},
+                      {"redact": "maybe"}, {"redact": "show-rules"}):
             self.refused("InvalidRequest", "GET", "/v1/logs", legal=False, **query)
 
 

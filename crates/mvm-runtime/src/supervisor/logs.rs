@@ -28,6 +28,7 @@ pub struct LogsQuery {
     /// Whether credentials that are known by their shape are redacted in this answer; `on` if left out. Secrets that commands
     /// were given were redacted before the log was written.
     #[serde(default)]
+    #[param(inline)]
     redact: Redact,
 }
 
