@@ -34,7 +34,7 @@ class Call:
         self, argv: list[str], read: Callable[["Call"], Any], stdin: bytes | None = None, take: int | None = None
     ) -> None:
         self.argv, self.read, self.stdin, self.take = argv, read, stdin, take
-        self.method = " ".join(argv[:2]) if argv[0] in ("fs", "port", "snapshot") else argv[0]
+        self.method = " ".join(argv[:2]) if argv[0] in ("fs", "port", "secret", "snapshot") else argv[0]
         self.stdout = self.stderr = b""
 
     def start(self) -> None:
@@ -136,8 +136,12 @@ def output(call: Call) -> Any:
 
 
 def log(call: Call) -> Any:
+    """The last event, which sums the others up, comes only where the log ends."""
     events = as_lines(call)
-    return events[0] if events and "error" in events[0] else {"events": events}
+    if events and "error" in events[0]:
+        return events[0]
+    summary = events.pop() if events and events[-1]["type"] == "summary" else None
+    return {"events": events, "summary": summary}
 
 
 def content(call: Call) -> Any:
@@ -174,7 +178,7 @@ def create(args: Args) -> Call:
         request = {key: value for key, value in args.items() if key != "through"}
         return Call(["up", "--request", "-", "--json"], as_object, json.dumps(request).encode())
     said = ["up", "--json", *options(
-        args, name="--name", image="--image", memory_mib="--memory", cpus="--cpus", env="--env", owner="--owner",
+        args, name="--name", image="--image", memory_mib="--memory", cpus="--cpus", env="--env", secrets="--secret", owner="--owner",
         ttl_ms="--ttl", on_expiry="--on-expiry", idempotency_key="--idempotency-key", lease="--lease")]
     if "ttl_ms" in args and args["ttl_ms"] is None:
         said.append("--ttl=none")
@@ -188,7 +192,7 @@ def cleanup_scope(args: Args) -> Call:
 def command(verb: str, args: Args, *extra: str) -> Call:
     stdin = args.get("stdin")
     said = [verb, "--json", *extra, *options(
-        args, image="--image", memory_mib="--memory", env="--env", cwd="--cwd", user="--user", timeout_ms="--timeout",
+        args, image="--image", memory_mib="--memory", env="--env", secrets="--secret", cwd="--cwd", user="--user", timeout_ms="--timeout",
         max_output="--max-output", idempotency_key="--idempotency-key")]
     said += ["-i"] if stdin is not None else []
     said += [args["sandbox"]] if "sandbox" in args else []
@@ -245,7 +249,8 @@ def end(verb: str, down: list[str], read: Callable[[Call], Any]) -> Callable[[Ar
 
 
 def logs(args: Args) -> Call:
-    said = options(args, source="--source", tail="--tail", since="--since", until="--until", follow="--follow")
+    said = options(args, source="--source", tail="--tail", since="--since", until="--until", follow="--follow",
+                   redact="--redact")
     return Call(["logs", "--json", *said, args["sandbox"]], log, take=args.get("take"))
 
 
@@ -290,6 +295,7 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "files.copy_in": lambda args: Call(["cp", "--json", args["host"], f"{args['sandbox']}:{args['path']}"], as_object),
     "files.copy_out": lambda args: Call(["cp", "--json", f"{args['sandbox']}:{args['path']}", args["host"]], as_object),
     "logs": logs,
+    "secrets.list": lambda args: Call(["secret", "ls", "--json", args["sandbox"]], as_object),
     "ports.forward": forward,
     "ports.list": lambda args: Call(["port", "ls", "--json", args["sandbox"]], as_object),
     "ports.close": lambda args: Call(["port", "rm", "--json", args["sandbox"], str(args["host_port"])], nothing),
@@ -324,7 +330,7 @@ def call(op: str, args: Args) -> Any:
 
 
 def methods() -> list[str]:
-    """The public verbs, as mvmctl itself lists them; those of `fs`, `port` and `snapshot` each by itself."""
+    """The public verbs, as mvmctl itself lists them; those of `fs`, `port`, `secret` and `snapshot` each by itself."""
     found = []
     for verb in verbs():
         found += [f"{verb} {below}" for below in verbs(verb)] or [verb]
