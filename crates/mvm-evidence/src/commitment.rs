@@ -43,7 +43,8 @@ impl Field {
     }
 }
 
-/// The salt of a run's commitments. It belongs in the private record of the run, never in a receipt or a log.
+/// A salt. That of a run belongs in its private record, never in a receipt or a log; each of its commitments has one of its
+/// own, which follows from it, so that one can be shown and the others stay as they are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Salt([u8; 32]);
 
@@ -51,6 +52,12 @@ impl Salt {
     /// A new one, from the kernel's generator.
     pub fn generate() -> Result<Salt> {
         Ok(Salt(random()?))
+    }
+
+    /// The salt of one commitment of a run whose salt this is.
+    pub fn of_field(self, field: Field) -> Salt {
+        let hash = Sha256::new().chain_update("mvm-salt-v1\n").chain_update(field.name()).chain_update("\n");
+        Salt(hash.chain_update(self.0).finalize().into())
     }
 
     /// A known one.

@@ -15,6 +15,8 @@ pub enum Part {
     Checkpoint,
     /// An inclusion proof.
     Proof,
+    /// The opening of a commitment.
+    Opening,
 }
 
 impl std::fmt::Display for Part {
@@ -25,6 +27,7 @@ impl std::fmt::Display for Part {
             Part::Entry => "log entry",
             Part::Checkpoint => "checkpoint",
             Part::Proof => "proof",
+            Part::Opening => "opening",
         })
     }
 }
@@ -66,6 +69,8 @@ pub enum Refusal {
     NotIncluded,
     /// The entry that the proof proves is not about this receipt.
     WrongEntry,
+    /// The opening is not of this receipt, or its value is not the one that was committed to.
+    WrongOpening,
 }
 
 impl Refusal {
@@ -98,6 +103,7 @@ impl Refusal {
             Refusal::WrongLog => ("wrong-log", 50),
             Refusal::NotIncluded => ("not-included", 51),
             Refusal::WrongEntry => ("wrong-entry", 52),
+            Refusal::WrongOpening => ("wrong-opening", 53),
         }
     }
 
@@ -122,6 +128,7 @@ impl Refusal {
             Refusal::WrongLog,
             Refusal::NotIncluded,
             Refusal::WrongEntry,
+            Refusal::WrongOpening,
         ]
     }
 
@@ -174,6 +181,7 @@ impl std::fmt::Display for Refusal {
                 f.write_str("the proof does not lead from the log entry to the signed state of the log")
             }
             Refusal::WrongEntry => f.write_str("the log entry that the proof proves is not about this receipt"),
+            Refusal::WrongOpening => f.write_str("the value is not the one that this receipt commits to"),
         }
     }
 }

@@ -61,7 +61,7 @@ pub struct Saved {
 
 impl Stream {
     fn new(field: Field, salt: &Salt) -> Stream {
-        Stream { committer: Committer::new(field, salt), bytes: 0 }
+        Stream { committer: Committer::new(field, &salt.of_field(field)), bytes: 0 }
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -96,7 +96,7 @@ impl Witness {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The salt of all commitments to this command.
+    /// What the salts of all commitments to this command follow from.
     pub fn salt(&self) -> &Salt {
         &self.salt
     }

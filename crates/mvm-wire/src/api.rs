@@ -372,6 +372,12 @@ pub struct JobResult {
     pub stdout_bytes: u64,
     /// Bytes it wrote to standard error, counted before secrets were redacted.
     pub stderr_bytes: u64,
+    /// Whether the policy's limit kept back some of its standard output.
+    #[serde(default)]
+    pub stdout_truncated: bool,
+    /// Whether the policy's limit kept back some of its standard error.
+    #[serde(default)]
+    pub stderr_truncated: bool,
     /// Its run id.
     #[serde(default)]
     pub run_id: String,
@@ -436,6 +442,15 @@ pub enum JobEvent {
         /// How it ended.
         result: Box<JobResult>,
     },
+}
+
+/// What proves how a command ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Receipt {
+    /// The signed envelope, as its file is to be written, byte for byte.
+    pub envelope: String,
+    /// The proof that it is in the audit log, as the file beside it is to be written.
+    pub proof: String,
 }
 
 /// A signal for a command.

@@ -48,9 +48,14 @@ pub fn report(result: &JobResult, streamed: &Streamed, image: &str, timeout: Opt
     if result.oom_killed {
         eprintln!("mvmctl: the guest ran out of memory and killed a process; give it more with --memory");
     }
-    for (name, meter) in [("stdout", &streamed.stdout.meter), ("stderr", &streamed.stderr.meter)] {
-        if meter.truncated() {
-            eprintln!("mvmctl: {name} was cut: {} of {} bytes shown (--max-output)", meter.kept, meter.seen);
+    let stdout = ("stdout", &streamed.stdout.meter, result.stdout_bytes, result.stdout_truncated);
+    let stderr = ("stderr", &streamed.stderr.meter, result.stderr_bytes, result.stderr_truncated);
+    for (name, meter, written, cut_before) in [stdout, stderr] {
+        if meter.truncated() || cut_before {
+            let (kept, all) = (meter.kept, meter.seen.max(written));
+            eprintln!(
+                "mvmctl: {name} was cut: {kept} of {all} bytes shown (--max-output, or limits.output of the profile)"
+            );
         }
     }
 }
@@ -77,9 +82,9 @@ pub fn as_json(result: &JobResult, captured: &Captured) -> Value {
         "duration_ms": result.duration_ms,
         "redactions": result.redactions,
     });
-    for (name, (kept, meter), written) in
-        [("stdout", &captured.stdout, result.stdout_bytes), ("stderr", &captured.stderr, result.stderr_bytes)]
-    {
+    let stdout = ("stdout", &captured.stdout, result.stdout_bytes, result.stdout_truncated);
+    let stderr = ("stderr", &captured.stderr, result.stderr_bytes, result.stderr_truncated);
+    for (name, (kept, meter), written, cut_before) in [stdout, stderr] {
         // Text where it is text; anything else must come back byte for byte.
         let (value, encoding) = match std::str::from_utf8(kept) {
             Ok(text) => (text.to_owned(), "utf-8"),
@@ -88,7 +93,7 @@ pub fn as_json(result: &JobResult, captured: &Captured) -> Value {
         object[name] = json!(value);
         object[format!("{name}_encoding")] = json!(encoding);
         object[format!("{name}_bytes")] = json!(written);
-        object[format!("{name}_truncated")] = json!(meter.truncated());
+        object[format!("{name}_truncated")] = json!(meter.truncated() || cut_before);
     }
     object
 }

@@ -49,7 +49,7 @@ impl Record {
         Statement::from_payload(self.statement.as_bytes()).map_err(|why| damaged(why.to_string()))
     }
 
-    /// The salt of its commitments.
+    /// What the salts of its commitments follow from.
     pub fn salt(&self) -> Result<Salt> {
         Salt::from_hex(&self.salt).ok_or_else(|| damaged("its salt is none"))
     }

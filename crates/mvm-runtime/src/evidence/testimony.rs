@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mvm_evidence::statement::{
     Commitments, GuestReported, HostObserved, Image, Isolation as Stated, Layer, Limits, Policy, Run, RunKind, Tool,
 };
-use mvm_evidence::{Digest, Entry, Statement, commitment, notary};
+use mvm_evidence::{Digest, Entry, Field, Statement, commitment, notary};
 use mvm_wire::api::{JobResult, Plan};
 use mvm_wire::guest::Exec;
 use serde::{Deserialize, Serialize};
@@ -83,7 +83,7 @@ impl Testimony {
         // The last of equal names counts, as in the guest. Of secrets only the names are told.
         let env: BTreeMap<String, String> = told.exec.env.iter().cloned().collect();
         let env = env.into_iter().filter(|(name, _)| !told.secrets.contains(name)).collect();
-        let env = commitment::commit_env(witness.salt(), &env).map_err(uncommitted)?;
+        let env = commitment::commit_env(&witness.salt().of_field(Field::Env), &env).map_err(uncommitted)?;
         let mut secrets = told.secrets;
         secrets.sort();
         Ok(Testimony {
@@ -135,7 +135,8 @@ impl Testimony {
             },
             isolation: self.isolation(),
             commitments: Commitments {
-                argv: commitment::commit_argv(witness.salt(), &self.argv).map_err(uncommitted)?,
+                argv: commitment::commit_argv(&witness.salt().of_field(Field::Argv), &self.argv)
+                    .map_err(uncommitted)?,
                 env: self.env,
                 stdin: sums.stdin.commitment,
                 stdout: sums.stdout.commitment,

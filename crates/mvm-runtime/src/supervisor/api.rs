@@ -51,6 +51,7 @@ fn routes() -> OpenApiRouter<Arc<Supervisor>> {
         .routes(routes!(commands::describe_job))
         .routes(routes!(commands::job_output))
         .routes(routes!(commands::wait_for_job))
+        .routes(routes!(commands::job_receipt))
         .routes(routes!(commands::send_input))
         .routes(routes!(commands::signal_job))
         .routes(routes!(commands::resize_job))

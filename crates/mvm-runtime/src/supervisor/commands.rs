@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use futures_util::stream::{self, Stream, StreamExt};
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{ErrorBody, Job as JobView, JobEvent, JobRequest, JobResult, SignalRequest, TerminalSize};
+use mvm_wire::api::{ErrorBody, Job as JobView, JobEvent, JobRequest, JobResult, Receipt, SignalRequest, TerminalSize};
 use mvm_wire::guest::TermSize;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -21,7 +21,7 @@ use super::jobs::{Holds, Job, Start};
 use super::output::Piece;
 use crate::command::Control;
 use crate::error::Error;
-use crate::evidence::{Testimony, Told};
+use crate::evidence::{self, Ended, Testimony, Told};
 use crate::policy::{Ask, Operation};
 use crate::request;
 use crate::sandbox;
@@ -141,6 +141,21 @@ pub async fn wait_for_job(
             Err(Error::new(ErrorCode::Timeout, format!("the job {run_id} has not ended"), "it still runs").into())
         }
     }
+}
+
+/// The receipt of a command that has ended. It is signed when it is first asked for, in a process of its own.
+#[utoipa::path(get, path = "/v1/jobs/{run_id}/receipt", params(("run_id" = String, Path)), responses((status = 200, body = Receipt), (status = "default", body = ErrorBody)))]
+pub async fn job_receipt(State(supervisor): Shared, Named(run_id): Named<String>) -> Answer<Receipt> {
+    let job = supervisor.jobs.find(&run_id)?;
+    if job.runs() {
+        let what = format!("there is no receipt of the job {run_id} yet");
+        return Err(Error::new(ErrorCode::InvalidState, what, "it still runs").hint("wait for its end").into());
+    }
+    let (home, of) = (supervisor.home.clone(), Ended::new(&run_id, &supervisor.id)?);
+    let signed = tokio::task::spawn_blocking(move || evidence::receipt(&home, &of)).await;
+    let signed = signed.map_err(|e| Error::internal("cannot sign the receipt", e))??;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|e| Error::internal("cannot show the receipt", e));
+    Ok(Json(Receipt { envelope: text(signed.envelope)?, proof: text(signed.proof)? }))
 }
 
 /// Sends standard input: the request's body, as it comes. Its end is the input's.

@@ -109,6 +109,14 @@ impl Job {
         }
     }
 
+    /// How many bytes of a stream the policy still lets through.
+    fn room(&self, stream: Stream) -> usize {
+        let (_, _, stdout, stderr) = self.output.counts();
+        let written = if stream == Stream::Stdout { stdout } else { stderr };
+        let most = self.testimony.plan.enforced.output_bytes.unwrap_or(u64::MAX);
+        usize::try_from(most.saturating_sub(written)).unwrap_or(usize::MAX)
+    }
+
     /// Its result, once it has one.
     pub async fn ended(&self) -> JobResult {
         let mut result = self.result.subscribe();
@@ -402,7 +410,10 @@ fn finish(job: &Job, desk: &Desk, result: JobResult) {
     let held = STREAMS.map(|stream| (stream, job.redaction().held(stream)));
     let redactions = job.redaction().total();
     let (run_id, audit_id) = (job.run_id.clone(), job.testimony.audit_id);
-    let result = JobResult { run_id, audit_id, stdout_bytes, stderr_bytes, redactions, ..result };
+    let most = job.testimony.plan.enforced.output_bytes.unwrap_or(u64::MAX);
+    let (stdout_truncated, stderr_truncated) = (stdout_bytes > most, stderr_bytes > most);
+    let result = JobResult { stdout_bytes, stderr_bytes, stdout_truncated, stderr_truncated, ..result };
+    let result = JobResult { run_id, audit_id, redactions, ..result };
     let result = redact_result(job.known.patterns().as_deref(), result);
     if let Err(e) = desk.evidence.ended(&job.testimony, &job.witness, &result) {
         desk.log.say(&format!("{} has no record: {e}", job.run_id));

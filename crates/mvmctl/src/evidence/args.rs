@@ -103,8 +103,25 @@ pub struct AuditVerifyArgs {
 /// `mvmctl receipt`.
 #[derive(Debug, Subcommand)]
 pub enum ReceiptCommand {
+    /// Show what the receipt of a command proves; it is signed now if it was not yet
+    Show {
+        /// Id of the command, as results and `mvmctl audit tail` have it
+        #[arg(value_name = "RUN")]
+        run: String,
+        /// The sandbox, if the command ended in several copies of one
+        #[arg(long, value_name = "ID")]
+        sandbox: Option<String>,
+        /// Also write the receipt there, and its proof into FILE.tlog-proof
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Print one JSON object, with the receipt and its proof
+        #[arg(long)]
+        json: bool,
+    },
     /// Check a receipt, and say what it proves; needs nothing but the file and a public key
     Verify(ReceiptVerifyArgs),
+    /// Prove a value that a receipt commits to, from the private record of the command
+    Open(ReceiptOpenArgs),
 }
 
 /// `mvmctl receipt verify`.
@@ -126,7 +143,33 @@ pub struct ReceiptVerifyArgs {
     /// The proof that it was logged [default: FILE.tlog-proof, if there is one]
     #[arg(long, value_name = "FILE")]
     pub proof: Option<PathBuf>,
+    /// Also check an opening of one of its commitments (`mvmctl receipt open`)
+    #[arg(long, value_name = "FILE")]
+    pub opening: Option<PathBuf>,
     /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `mvmctl receipt open`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Prints an opening: the value and the salt of its commitment, which `mvmctl receipt verify FILE --opening \
+    OPENING` checks on any machine. It says nothing about the receipt's other commitments. Values other than the arguments \
+    are not kept: bring them with --value. An environment is a JSON object of strings, without the secrets.\n\nExamples:\n  \
+    mvmctl receipt open r.json argv\n  mvmctl receipt open r.json stdout --value out.txt > opening.json"
+)]
+pub struct ReceiptOpenArgs {
+    /// The receipt
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What to prove
+    #[arg(value_name = "FIELD", value_parser = ["argv", "env", "stdin", "stdout", "stderr"])]
+    pub field: String,
+    /// A file with the value, or - for standard input [default: what the record keeps, which is argv]
+    #[arg(long, value_name = "FILE")]
+    pub value: Option<PathBuf>,
+    /// Print an error as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -101,8 +101,8 @@ async fn execute(args: ExecArgs) -> Result<u8> {
         output::print_json(&object);
         return Ok(result.exit_status());
     }
-    let shown =
-        Shown { image: &record.request.image, timeout: args.timeout, max_output: args.max_output, quiet: args.quiet };
+    let timeout = args.timeout.or(record.policy.profile.limits.time.map(Duration::from_millis));
+    let shown = Shown { image: &record.request.image, timeout, max_output: args.max_output, quiet: args.quiet };
     let result = stream(&client, &request, &mut control, &shown).await;
     drop(raw);
     let result = result?;

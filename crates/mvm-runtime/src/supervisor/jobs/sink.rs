@@ -23,17 +23,28 @@ impl<'a> Sink<'a> {
         Sink { job, log, lines: (!job.attached).then(lines) }
     }
 
+    /// Passes on what is within the policy's limit; the rest is only counted.
     async fn take(&mut self, stream: Stream, bytes: &[u8]) -> Result<()> {
+        let (within, beyond) = bytes.split_at(self.job.room(stream).min(bytes.len()));
+        if !within.is_empty() {
+            self.pass_on(stream, within).await;
+        }
+        if !beyond.is_empty() {
+            self.job.output.push(stream, beyond.len(), &[]).await;
+        }
+        Ok(())
+    }
+
+    async fn pass_on(&mut self, stream: Stream, bytes: &[u8]) {
         if !self.job.redaction().passes(&self.job.known) {
             self.redact(stream, bytes.len(), |redaction, emit| redaction.take(stream, bytes, emit)).await;
-            return Ok(());
+            return;
         }
         self.job.output.push(stream, bytes.len(), bytes).await;
         let log = self.log;
         if let Some(lines) = self.lines_of(stream) {
             lines.push(log, bytes);
         }
-        Ok(())
     }
 
     /// Keeps and logs what the redaction lets through of so many bytes that were written.
