@@ -98,7 +98,7 @@ impl Signer {
         Ok(Signer { public: PublicKey::new(key.verifying_key())?, key })
     }
 
-    /// Reads a PKCS#8 key in PEM, as [`Signer::to_pem`] and `openssl genpkey` write it.
+    /// Reads a PKCS#8 key in PEM, as the key ring and `openssl genpkey` write it.
     pub fn from_pem(pem: &str) -> Result<Signer> {
         let bad = |why: String| Error::new(Kind::Damaged, "cannot read the private key", why);
         if pem.len() > MAX_PEM {
