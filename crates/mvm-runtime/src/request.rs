@@ -8,8 +8,8 @@ use mvm_wire::api::{CreateRequest, Machine, SecretValues};
 
 use crate::error::{Error, Result};
 use crate::home::Home;
-use crate::host::Host;
 use crate::policy::{self, Ask, Operation, Policy};
+use crate::run;
 use crate::sandbox;
 use crate::secrets;
 use crate::snapshots;
@@ -37,7 +37,6 @@ pub fn plan(home: &Home, request: CreateRequest) -> Result<Policy> {
 
 /// Decides about a completed request.
 pub fn decide(home: &Home, request: &CreateRequest) -> Result<Policy> {
-    let host = Host::load(home)?;
     let ask = Ask {
         accept_risk: request.accept_risk,
         env: request.env.keys().map(String::as_str).collect(),
@@ -47,10 +46,9 @@ pub fn decide(home: &Home, request: &CreateRequest) -> Result<Policy> {
         ttl_ms: ttl_of(request),
         require: &request.require,
         allow_missing: &request.allow_missing,
-        layers: &host.layers,
         ..Ask::default()
     };
-    Policy::decide(Operation::Up, &ask, policy::load(&request.profile)?)
+    run::decide(home, Operation::Up, &ask, policy::load(&request.profile)?)
 }
 
 /// How long a request has a sandbox live, as a policy takes it: none for one that lives as long as its client.

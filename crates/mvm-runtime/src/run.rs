@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{self, JobResult, SecretValues};
+use mvm_wire::api::{JobResult, SecretValues};
 use mvm_wire::guest::{Exec, TermSize};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -64,45 +64,10 @@ pub struct RunRequest {
     pub policy: Policy,
 }
 
-/// What a caller says about the policy for a run or a sandbox.
-#[derive(Debug, Clone, Default)]
-pub struct PolicyChoice {
-    /// Name of the profile; the default one if empty.
-    pub profile: String,
-    /// The caller knows what the profile does not refuse.
-    pub accept_risk: bool,
-    /// Layers of isolation that must apply besides the profile's.
-    pub require: Vec<String>,
-    /// Layers that may be missing.
-    pub allow_missing: Vec<String>,
-}
-
-/// Decides about a run, before anything of it happens. `output` is how much of each output stream is wanted, `env` the
-/// names of the variables that the caller sets.
-pub fn decide(
-    home: &Home,
-    request: &RunRequest,
-    choice: &PolicyChoice,
-    profile: Profile,
-    output: Option<u64>,
-    env: Vec<&str>,
-) -> Result<Policy> {
-    let shape = &request.shape;
+/// Decides about a run or a sandbox on this host, before anything of it happens.
+pub fn decide(home: &Home, operation: Operation, ask: &Ask<'_>, profile: Profile) -> Result<Policy> {
     let host = Host::load(home)?;
-    let ask = Ask {
-        accept_risk: choice.accept_risk,
-        env,
-        secrets: request.secrets.keys().map(String::as_str).collect(),
-        user: &request.user,
-        machine: Some(api::Machine { cpus: shape.cpus, memory_mib: shape.memory_mib, disk_bytes: shape.disk_bytes }),
-        timeout_ms: request.timeout.map(|timeout| (timeout.as_millis() as u64).max(1)),
-        output_bytes: output,
-        require: &choice.require,
-        allow_missing: &choice.allow_missing,
-        layers: &host.layers,
-        ..Ask::default()
-    };
-    Policy::decide(Operation::Run, &ask, profile)
+    Policy::decide(operation, &Ask { layers: &host.layers, ..ask.clone() }, profile)
 }
 
 /// How a run ended.

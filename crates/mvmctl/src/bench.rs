@@ -57,10 +57,12 @@ pub struct Lane {
 }
 
 /// Names of all lanes, in the order of the report.
-const LANES: [(&str, &str, Unit, &str); 25] = [
+const LANES: [(&str, &str, Unit, &str); 27] = [
     ("qemu-start", "bare QEMU process to its control socket", Unit::Milliseconds, "the yardstick"),
     ("version", "mvmctl --version", Unit::Milliseconds, "5 ms"),
     ("run-base", "mvmctl run --image base -- true", Unit::Milliseconds, "8 × qemu-start"),
+    ("run-restrictive", "the same with --profile restrictive", Unit::Milliseconds, ""),
+    ("run-receipt", "run-base with --receipt FILE", Unit::Milliseconds, "run-base + 10 ms"),
     ("run-debian", "mvmctl run -- true", Unit::Milliseconds, "10 × qemu-start"),
     ("cold-base", "the same as run-base, booted without a template", Unit::Milliseconds, ""),
     ("exec", "true in a running machine, over the agent channel", Unit::Milliseconds, "5 ms"),
@@ -122,7 +124,7 @@ fn measure(args: &BenchArgs) -> Result<()> {
     for round in 0..=samples {
         progress.detail(&format!("round {round} of {samples}"));
         for lane in &mut lanes {
-            if let Some(sample) = process_lane(lane.name, &host, round, samples)? {
+            if let Some(sample) = process_lane(lane.name, &home, &host, round, samples)? {
                 lane.samples.extend((round > 0).then_some(sample));
             }
         }
@@ -149,7 +151,7 @@ fn measure(args: &BenchArgs) -> Result<()> {
 }
 
 /// Times one whole process, if the lane is one.
-fn process_lane(name: &str, host: &Host, round: usize, samples: usize) -> Result<Option<f64>> {
+fn process_lane(name: &str, home: &Home, host: &Host, round: usize, samples: usize) -> Result<Option<f64>> {
     let own = |args: &[&str]| -> Result<Option<f64>> {
         let program = std::env::current_exe().map_err(|e| Error::io("cannot find mvmctl itself", e))?;
         let started = Instant::now();
@@ -165,6 +167,12 @@ fn process_lane(name: &str, host: &Host, round: usize, samples: usize) -> Result
         "qemu-start" => bare_qemu(host).map(Some),
         "version" => own(&["--version"]),
         "run-base" => own(&["run", "--quiet", "--image", "base", "--", "true"]),
+        "run-restrictive" => own(&["run", "--quiet", "--image", "base", "--profile", "restrictive", "--", "true"]),
+        "run-receipt" => {
+            let dir = home.staging("bench")?;
+            let file = dir.path().join("receipt.json").display().to_string();
+            own(&["run", "--quiet", "--image", "base", "--receipt", &file, "--", "true"])
+        }
         "run-debian" => own(&["run", "--quiet", "--", "true"]),
         "cold-base" if round <= samples.min(MOST_COLD_SAMPLES) => {
             own(&["run", "--quiet", "--image", "base", "--no-template", "--", "true"])

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use mvm_runtime::policy::{self, NO_NETWORK, Profile, RULES, Rule};
-use mvm_runtime::run::PolicyChoice;
+use mvm_runtime::policy::{self, Ask, NO_NETWORK, Profile, RULES, Rule};
 use mvm_runtime::vmm::confine::Layer;
 use mvm_runtime::{Error, ErrorCode, Result, units};
 use mvm_wire::api::Plan;
@@ -33,14 +32,10 @@ pub struct PolicyArgs {
 }
 
 impl PolicyArgs {
-    /// What it says about the policy.
-    pub fn choice(&self) -> PolicyChoice {
-        PolicyChoice {
-            profile: self.profile.clone(),
-            accept_risk: self.accept_risk,
-            require: self.require.clone(),
-            allow_missing: self.allow_missing.clone(),
-        }
+    /// What it asks of the policy.
+    pub fn ask(&self) -> Ask<'_> {
+        let PolicyArgs { accept_risk, require, allow_missing, .. } = self;
+        Ask { accept_risk: *accept_risk, require, allow_missing, ..Ask::default() }
     }
 }
 

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use mvm_runtime::evidence::{Ended, Evidence, Of};
-use mvm_runtime::policy::{self, Operation, Policy, Profile};
+use mvm_runtime::policy::{self, Ask, Operation, Policy, Profile};
 use mvm_runtime::run::{self as runtime, RunRequest, RunResult};
 use mvm_runtime::secrets::Resolved;
 use mvm_runtime::vmm::qemu::Shape;
 use mvm_runtime::{Error, ErrorCode, Home, Result};
+use mvm_wire::api::{Machine, SecretValues};
 use serde_json::json;
 
 use crate::args::{MachineArgs, RunArgs};
@@ -39,16 +40,15 @@ async fn execute(args: RunArgs) -> Result<u8> {
     let mut control = signals::listen();
     let home = Home::locate()?;
     let profile = policy::load(&args.policy.profile)?;
-    let (mut request, warnings) = request(&args, &profile)?;
-    let env = args.env.iter().map(|(name, _)| name.as_str()).collect();
-    let decided = runtime::decide(&home, &request, &args.policy.choice(), profile, args.max_output, env)?;
+    let policy = decide(&home, &args, &profile)?;
     if args.policy.dry_run {
-        return Ok(crate::policy::print(&decided.plan, args.json));
+        return Ok(crate::policy::print(&policy.plan, args.json));
     }
-    Evidence::open(&home)?.allowed(Operation::Run, &decided.plan, Of::default())?;
-    secrets::warn(&warnings, args.quiet || args.json);
-    request.policy = decided;
+    Evidence::open(&home)?.allowed(Operation::Run, &policy.plan, Of::default())?;
     receipts::check(args.receipt.as_deref())?;
+    let Resolved { values, warnings } = args.secrets.resolve(args.env.iter().map(|(name, _)| name.as_str()))?;
+    secrets::warn(&warnings, args.quiet || args.json);
+    let request = RunRequest { secrets: values, policy, ..request(&args, &profile)? };
     let (max_output, timeout) = bounds(&request.policy);
     let progress = Drawn::new(args.quiet || args.json);
     let prepared = runtime::prepare(&home, &request, &progress).await?;
@@ -106,7 +106,23 @@ fn bounds(policy: &Policy) -> (Option<u64>, Option<Duration>) {
     (enforced.output_bytes, enforced.timeout_ms.map(Duration::from_millis))
 }
 
-fn request(args: &RunArgs, profile: &Profile) -> Result<(RunRequest, Vec<String>)> {
+/// Decides about the run by what is asked for: no secret is read for that.
+fn decide(home: &Home, args: &RunArgs, profile: &Profile) -> Result<Policy> {
+    let secrets = args.secrets.references()?;
+    let MachineArgs { cpus, memory, disk, .. } = args.machine;
+    let ask = Ask {
+        env: args.env.iter().map(|(name, _)| name.as_str()).collect(),
+        secrets: secrets.keys().map(String::as_str).collect(),
+        user: &args.user,
+        machine: Some(Machine { cpus, memory_mib: memory, disk_bytes: disk }),
+        timeout_ms: args.timeout.map(|timeout| (timeout.as_millis() as u64).max(1)),
+        output_bytes: args.max_output,
+        ..args.policy.ask()
+    };
+    runtime::decide(home, Operation::Run, &ask, profile.clone())
+}
+
+fn request(args: &RunArgs, profile: &Profile) -> Result<RunRequest> {
     let MachineArgs { image, cpus, memory, disk } = args.machine.clone();
     if args.tty && args.interactive && !std::io::stdin().is_terminal() {
         return Err(Error::new(
@@ -116,13 +132,12 @@ fn request(args: &RunArgs, profile: &Profile) -> Result<(RunRequest, Vec<String>
         )
         .hint("leave out --tty"));
     }
-    let Resolved { values, warnings } = args.secrets.resolve(args.env.iter().map(|(name, _)| name.as_str()))?;
-    let request = RunRequest {
+    Ok(RunRequest {
         image,
         shape: Shape { memory_mib: memory, cpus, disk_bytes: disk },
         argv: args.command.clone(),
         env: environment(args, profile),
-        secrets: values,
+        secrets: SecretValues::new(),
         no_redact: args.no_redact,
         cwd: args.cwd.clone(),
         user: args.user.clone(),
@@ -131,8 +146,7 @@ fn request(args: &RunArgs, profile: &Profile) -> Result<(RunRequest, Vec<String>
         timeout: args.timeout,
         no_template: args.no_template,
         policy: Policy::default(),
-    };
-    Ok((request, warnings))
+    })
 }
 
 fn environment(args: &RunArgs, profile: &Profile) -> Vec<(String, String)> {
