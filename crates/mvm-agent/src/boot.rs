@@ -160,17 +160,39 @@ fn furnish() -> Result<()> {
 pub fn seal_root(scratch_bytes: u64) -> Result<()> {
     const BYTES_EACH: u64 = 4096;
     let (tmp, inodes) = ("/tmp", (scratch_bytes / BYTES_EACH).max(64));
+    // A disk can have a link in its place, and what it leads to is not to be covered.
+    if fs::symlink_metadata(tmp).is_ok_and(|meta| !meta.is_dir()) {
+        fs::remove_file(tmp)?;
+    }
     let _ = fs::create_dir(tmp);
     mount_at("tmpfs", tmp, &format!("mode=1777,size={scratch_bytes},nr_inodes={inodes}"))?;
     for alias in ["/dev/shm", "/var/tmp"] {
-        if Path::new(alias).is_dir() {
+        if fs::symlink_metadata(alias).is_ok_and(|meta| meta.is_dir()) {
             rustix::mount::mount_bind(tmp, alias).map_err(|e| named(&format!("bind {alias}"), e.into()))?;
         }
     }
     let read_only = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOATIME;
     rustix::mount::mount_remount("/", read_only, c"").map_err(|e| named("seal the root", e.into()))?;
-    for (setting, value) in [("user/max_user_namespaces", "0"), ("kernel/dmesg_restrict", "1")] {
+    let settings = [
+        ("user/max_user_namespaces", "0"),
+        ("kernel/dmesg_restrict", "1"),
+        // Memory of these kinds belongs to no command, and outlives it.
+        ("kernel/shmmni", "0"),
+        ("kernel/msgmni", "0"),
+        ("kernel/sem", "0 0 0 0"),
+        ("fs/mqueue/queues_max", "0"),
+    ];
+    for (setting, value) in settings {
         let _ = fs::write(format!("/proc/sys/{setting}"), value);
+    }
+    // Files that the host writes go where the guest's links lead: not to the kernel's settings.
+    for kernels in ["/proc/sys", "/proc/sysrq-trigger", "/sys"] {
+        // With what is mounted beneath, which stays as it is.
+        rustix::mount::mount_bind_recursive(kernels, kernels)
+            .map_err(|e| named(&format!("bind {kernels}"), e.into()))?;
+        let read_only = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount_remount(kernels, read_only, c"")
+            .map_err(|e| named(&format!("seal {kernels}"), e.into()))?;
     }
     Ok(())
 }

@@ -10,8 +10,9 @@
 
 use std::ffi::{CString, NulError};
 use std::fs::File;
-use std::io::{Error, Read, Result, Write};
+use std::io::{Error, ErrorKind, Result, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use libc::c_char;
 use mvm_wire::guest::{Exec, Step};
@@ -28,6 +29,8 @@ use crate::user::User;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Capacity of standard input and output.
 const PIPE_SIZE: usize = 256 << 10;
+/// How long a child may take to become its command.
+const BECOME_LIMIT: Duration = Duration::from_secs(5);
 /// Where the child finds its plan, its way to report and an empty input; all three close with its exec.
 const PLAN_FD: usize = 3;
 const STATUS_FD: usize = 4;
@@ -127,7 +130,7 @@ pub struct Spare {
     pub output: AsyncFd<OwnedFd>,
     pub errors: AsyncFd<OwnedFd>,
     plan: File,
-    status: File,
+    status: AsyncFd<OwnedFd>,
     /// What the child runs on until its exec.
     stack: Stack,
 }
@@ -150,7 +153,7 @@ pub fn bear(cgroup: &Cgroup) -> Result<Spare> {
         // Fewer and larger turns for those who move much. As small as it was is fine, too.
         let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_SIZE);
     }
-    for ours in [&output, &errors] {
+    for ours in [&output, &errors, &status] {
         rustix::io::ioctl_fionbio(ours, true)?;
     }
     Ok(Spare {
@@ -159,26 +162,58 @@ pub fn bear(cgroup: &Cgroup) -> Result<Spare> {
         output: watch(output, Interest::READABLE)?,
         errors: watch(errors, Interest::READABLE)?,
         plan: plan.into(),
-        status: status.into(),
+        status: watch(status, Interest::READABLE)?,
         stack,
     })
 }
 
 impl Spare {
     /// Has it become the command. Returns once it runs the program, or with the step that failed and the error number.
-    pub fn run(&mut self, plan: &Plan) -> std::result::Result<(), (Step, i32)> {
+    ///
+    /// Once it has the command's user, that user's other processes can stop it. So it is waited for like a stranger: not for
+    /// ever, and while others are served.
+    pub async fn run(&mut self, plan: Plan, cgroup: &Cgroup) -> std::result::Result<(), (Step, i32)> {
         let spawn_failed = |e: Error| (Step::Spawn, e.raw_os_error().unwrap_or(libc::EIO));
-        self.plan.write_all(&(std::ptr::from_ref(plan) as usize).to_ne_bytes()).map_err(spawn_failed)?;
-        // The pipe closes with a successful exec, or with the child's end. Then it uses neither the plan nor its stack.
-        let mut report = Vec::new();
-        self.status.read_to_end(&mut report).map_err(spawn_failed)?;
+        // It stays where it is, whatever becomes of us, until the child needs it no more.
+        let plan = Box::into_raw(Box::new(plan));
+        self.plan.write_all(&(plan as usize).to_ne_bytes()).map_err(spawn_failed)?;
+        let mut report = tokio::time::timeout(BECOME_LIMIT, read_to_end(&self.status)).await;
+        if report.is_err() {
+            cgroup.kill();
+            report = tokio::time::timeout(BECOME_LIMIT, read_to_end(&self.status)).await;
+            // It got no further.
+            report = report.map(|_| Err(ErrorKind::TimedOut.into()));
+        }
+        let Ok(report) = report else {
+            // It still may use its plan and its stack: both are lost to us.
+            return Err((Step::Spawn, libc::ETIMEDOUT));
+        };
+        // The pipe has closed with its exec or its end: it uses neither the plan nor its stack any more.
+        // SAFETY: it came from a box, and nobody else has it now.
+        drop(unsafe { Box::from_raw(plan) });
         self.stack.free();
+        let report = report.map_err(|_| (Step::Spawn, libc::ETIMEDOUT))?;
         match report[..] {
             [step, a, b, c, d] => {
                 let step = STEPS.get(usize::from(step)).copied().unwrap_or(Step::Spawn);
                 Err((step, i32::from_le_bytes([a, b, c, d])))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Reads what comes until the other end closes: a few bytes at most.
+async fn read_to_end(pipe: &AsyncFd<OwnedFd>) -> Result<Vec<u8>> {
+    let mut all = Vec::new();
+    loop {
+        let mut guard = pipe.readable().await?;
+        let mut some = [0; 16];
+        match guard.try_io(|pipe| Ok(rustix::io::read(pipe, &mut some)?)) {
+            Ok(Ok(0)) => return Ok(all),
+            Ok(Ok(len)) => all.extend_from_slice(&some[..len]),
+            Ok(Err(e)) if e.kind() != ErrorKind::Interrupted => return Err(e),
+            Ok(Err(_)) | Err(_) => {}
         }
     }
 }
@@ -236,7 +271,7 @@ fn read_plan<'a>() -> std::result::Result<&'a Plan, Failed> {
     if len != size_of::<usize>() {
         return Err((SPAWN, libc::EPIPE));
     }
-    // SAFETY: the address is that of a `Plan` which `Spare::run` borrows until this process has another memory or none.
+    // SAFETY: the address is that of a `Plan` which `Spare::run` keeps until this process has another memory or none.
     Ok(unsafe { &*(address as *const Plan) })
 }
 
@@ -261,6 +296,10 @@ fn become_program(plan: &Plan) -> std::result::Result<std::convert::Infallible, 
     }
     if plan.unprivileged {
         call(USER, libc::SYS_prctl, [libc::PR_SET_NO_NEW_PRIVS as usize, 1, 0, 0, 0])?;
+        let ids = [call(USER, libc::SYS_getuid, [0; 5])?, call(USER, libc::SYS_getgid, [0; 5])?];
+        if ids != [uid, gid] || ids.contains(&0) {
+            return Err((USER, libc::EPERM));
+        }
     }
     let chdir = |path: &CString| call(CWD, libc::SYS_chdir, [path.as_ptr() as usize, 0, 0, 0, 0]);
     match chdir(&plan.cwd) {

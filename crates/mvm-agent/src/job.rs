@@ -181,7 +181,11 @@ where
         errno: e.raw_os_error().unwrap_or(0),
         detail: "no bound on processes".to_owned(),
     });
-    let process = match limited.and_then(|()| process::start(&exec, child)) {
+    let started = match limited {
+        Ok(()) => process::start(&exec, child, &cgroup).await,
+        Err(failure) => Err(failure),
+    };
+    let process = match started {
         Ok(process) => process,
         Err(failure) => {
             tokio::task::spawn_local(prepare_later(jobs.clone()));

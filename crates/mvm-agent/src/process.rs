@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use crate::cgroup::Cgroup;
 use crate::child::{Plan, Spare};
 use crate::link::watch;
 use crate::user::User;
@@ -68,7 +69,7 @@ pub struct Process {
 }
 
 /// Has a spare child become the command of `exec`.
-pub fn start(exec: &Exec, mut spare: Spare) -> std::result::Result<Process, Failure> {
+pub async fn start(exec: &Exec, mut spare: Spare, cgroup: &Cgroup) -> std::result::Result<Process, Failure> {
     let user = User::resolve(&exec.user).map_err(|detail| Failure { step: Step::User, errno: 0, detail })?;
     if exec.unprivileged && user.is_privileged() {
         return Err(Failure { step: Step::User, errno: libc::EPERM, detail: user.name });
@@ -84,17 +85,19 @@ pub fn start(exec: &Exec, mut spare: Spare) -> std::result::Result<Process, Fail
         errno: libc::EINVAL,
         detail: e.to_string(),
     })?;
-    spare.run(&plan).map_err(|(step, errno)| {
+    // Before anything is waited for: it may end at once.
+    let (sender, ended) = oneshot::channel();
+    WAITERS.with_borrow_mut(|waiters| waiters.insert(spare.pid.as_raw_nonzero().get(), sender));
+    let cwd = plan.cwd();
+    spare.run(plan, cgroup).await.map_err(|(step, errno)| {
         let detail = match step {
             Step::Program => exec.argv[0].clone(),
-            Step::Cwd => plan.cwd(),
+            Step::Cwd => cwd,
             Step::User => exec.user.clone(),
             _ => String::new(),
         };
         Failure { step, errno, detail }
     })?;
-    let (sender, ended) = oneshot::channel();
-    WAITERS.with_borrow_mut(|waiters| waiters.insert(spare.pid.as_raw_nonzero().get(), sender));
     Ok(match ours {
         Some((input, output)) => Process { pid: spare.pid, input: Some(input), output, errors: None, ended },
         None => Process {

@@ -39,18 +39,22 @@ fn lookup(spec: &str, passwd: &str, group: &str) -> Result<User, String> {
         Some((who, group)) => (who, Some(group)),
         None => (spec, None),
     };
-    let mut user = match (find_user(who, passwd), who.parse::<u32>()) {
+    let mut user = match (find_user(who, passwd), id(who)) {
         (Some(user), _) => user,
-        (None, Ok(uid)) => User { uid, gid: uid, groups: vec![], name: uid.to_string(), home: "/".into() },
-        (None, Err(_)) => return Err(format!("no user \"{who}\" in /etc/passwd")),
+        (None, Some(uid)) => User { uid, gid: uid, groups: vec![], name: uid.to_string(), home: "/".into() },
+        (None, None) => return Err(format!("no user \"{who}\" in /etc/passwd")),
     };
     user.groups = member_of(&user.name, group);
     if let Some(spec) = group_spec {
-        user.gid = find_group(spec, group)
-            .or_else(|| spec.parse().ok())
-            .ok_or_else(|| format!("no group \"{spec}\" in /etc/group"))?;
+        user.gid =
+            find_group(spec, group).or_else(|| id(spec)).ok_or_else(|| format!("no group \"{spec}\" in /etc/group"))?;
     }
     Ok(user)
+}
+
+/// A number of a user or group. The last one is none: to the kernel it means that nothing is to change.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 fn find_user(who: &str, passwd: &str) -> Option<User> {
@@ -58,20 +62,14 @@ fn find_user(who: &str, passwd: &str) -> Option<User> {
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, uid, gid, _, home, ..] = fields[..] else { return None };
         (name == who || uid == who).then_some(())?;
-        Some(User {
-            uid: uid.parse().ok()?,
-            gid: gid.parse().ok()?,
-            groups: vec![],
-            name: name.into(),
-            home: home.into(),
-        })
+        Some(User { uid: id(uid)?, gid: id(gid)?, groups: vec![], name: name.into(), home: home.into() })
     })
 }
 
 fn find_group(who: &str, group: &str) -> Option<u32> {
     group.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next()? == who).then(|| fields.nth(1)?.parse().ok())?
+        (fields.next()? == who).then(|| id(fields.nth(1)?))?
     })
 }
 
@@ -79,7 +77,7 @@ fn member_of(name: &str, group: &str) -> Vec<u32> {
     let member = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
         let [_, _, gid, members] = fields[..] else { return None };
-        members.split(',').any(|m| m == name).then(|| gid.parse().ok())?
+        members.split(',').any(|m| m == name).then(|| id(gid))?
     };
     group.lines().filter_map(member).collect()
 }
@@ -110,6 +108,16 @@ mod tests {
         }
         assert!(lookup("user", passwd, "root:x:0:user\n").unwrap().is_privileged());
         assert!(!lookup("user", passwd, "").unwrap().is_privileged());
+    }
+
+    #[test]
+    fn the_number_that_changes_nothing_is_nobodys() {
+        assert!(lookup("4294967295", PASSWD, GROUP).is_err());
+        assert!(lookup("1000:4294967295", PASSWD, GROUP).is_err());
+        assert!(lookup("evil", "evil:x:4294967295:5::/:/bin/sh\n", GROUP).is_err());
+        assert!(lookup("evil", "evil:x:5:4294967295::/:/bin/sh\n", GROUP).is_err());
+        assert!(lookup("user:evil", PASSWD, "evil:x:4294967295:\n").is_err());
+        assert!(lookup("user", PASSWD, "evil:x:4294967295:user\n").unwrap().groups.is_empty());
     }
 
     #[test]

@@ -38,24 +38,36 @@ pub trait Streams {
 /// How a command on a guest ended.
 #[derive(Debug)]
 pub struct Attended {
-    /// How it ended, or why it could not start.
-    pub outcome: std::result::Result<Exited, Failure>,
+    /// What the guest said of it.
+    pub outcome: Outcome,
     /// Its time was up.
     pub timed_out: bool,
+}
+
+/// What a guest says of a command's end.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It ended so, with its whole tree.
+    Exited(Exited),
+    /// It could not start.
+    NotStarted(Failure),
+    /// Nothing, although it was told to kill it. Only the end of its machine ends it for sure.
+    Silent,
 }
 
 impl From<Attended> for JobResult {
     fn from(attended: Attended) -> JobResult {
         let mut result = JobResult { timed_out: attended.timed_out, ..JobResult::default() };
         match attended.outcome {
-            Ok(exited) => {
+            Outcome::Exited(exited) => {
                 result.oom_killed = exited.oom_killed;
                 match exited.status {
                     Status::Code(code) => result.exit_code = Some(code),
                     Status::Signal(signal) => result.signal = Some(signal),
                 }
             }
-            Err(failure) => {
+            Outcome::Silent => {}
+            Outcome::NotStarted(failure) => {
                 let missing = matches!(failure.errno, libc::ENOENT | libc::ENOTDIR);
                 let reason = if missing { NotStarted::NOT_FOUND } else { NotStarted::NOT_EXECUTABLE };
                 let command = crate::text::harmless(&failure.detail);
@@ -196,9 +208,9 @@ pub async fn attend(
         never = feeding => match never {},
     };
     if let Some(last) = last {
-        return Ok(
-            last.map_or(Turn::Suspended(job), |exited| Turn::Ended(Attended { outcome: Ok(exited), timed_out: false }))
-        );
+        return Ok(last.map_or(Turn::Suspended(job), |exited| {
+            Turn::Ended(Attended { outcome: Outcome::Exited(exited), timed_out: false })
+        }));
     }
     let killed = async {
         guest.call(&Request::Signal(Signal { job, number: 9 })).await?;
@@ -209,13 +221,13 @@ pub async fn attend(
         Err(_) => None,
     };
     // One that does not end goes with its machine; what it wrote is kept.
-    let exited = exited.unwrap_or(Exited { status: Status::Signal(9), oom_killed: false });
-    Ok(Turn::Ended(Attended { outcome: Ok(exited), timed_out: true }))
+    let outcome = exited.map_or(Outcome::Silent, Outcome::Exited);
+    Ok(Turn::Ended(Attended { outcome, timed_out: true }))
 }
 
 fn refused(failure: Failure) -> Result<Attended> {
     match failure.step {
-        Step::Program => Ok(Attended { outcome: Err(failure), timed_out: false }),
+        Step::Program => Ok(Attended { outcome: Outcome::NotStarted(failure), timed_out: false }),
         Step::Cwd => Err(Error::new(
             ErrorCode::InvalidRequest,
             format!("cannot enter the working directory {}", crate::text::harmless(&failure.detail)),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mvm_wire::ErrorCode;
 use mvm_wire::api::{CreateRequest, Machine, SecretValues};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::home::Home;
@@ -22,6 +23,8 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 const MAX_NAME: usize = 63;
 /// The longest owner or idempotency key, in bytes.
 pub const MAX_KEY: usize = 256;
+/// The longest time that anything can be given, in milliseconds: a year.
+pub const MAX_TIME_MS: u64 = 366 * 86_400_000;
 /// The largest environment, in bytes, of a request.
 const MAX_ENV: usize = 128 << 10;
 
@@ -85,6 +88,7 @@ pub fn as_in_snapshot(request: CreateRequest, saved: &CreateRequest) -> Result<C
         env,
         profile,
         accept_risk: request.accept_risk || saved.accept_risk,
+        require: [saved.require.clone(), request.require].concat(),
         ..request
     })
 }
@@ -130,7 +134,11 @@ pub fn invalid(why: &str, hint: &str) -> Error {
 pub fn complete(home: &Home, mut request: CreateRequest) -> Result<CreateRequest> {
     let invalid = |why: &str, hint: &str| Err(invalid(why, hint));
     if request.name.is_empty() {
-        request.name = format!("box-{}", &sandbox::new_id()?[4..]);
+        // One for each key, so that a repeated request is the same request.
+        request.name = match request.idempotency_key.as_str() {
+            "" => format!("box-{}", &sandbox::new_id()?[4..]),
+            key => format!("box-{}", &hex::encode(Sha256::digest(key))[..12]),
+        };
     }
     check_name(&request.name, "create the sandbox", "mvm-")?;
     if request.lease as u8 + request.no_ttl as u8 + request.ttl_ms.is_some() as u8 > 1 {
@@ -161,7 +169,7 @@ pub fn complete(home: &Home, mut request: CreateRequest) -> Result<CreateRequest
         let most = policy::load(&request.profile)?.limits.ttl.unwrap_or(u64::MAX);
         request.ttl_ms = Some(most.min(DEFAULT_TTL.as_millis() as u64));
     }
-    if request.ttl_ms == Some(0) || request.ttl_ms.is_some_and(|ttl| ttl > 366 * 86_400_000) {
+    if request.ttl_ms == Some(0) || request.ttl_ms.is_some_and(|ttl| ttl > MAX_TIME_MS) {
         return invalid("a time to live is above zero and at most a year", "give a --ttl such as 30m");
     }
     let or = |value: u32, default: u32| if value == 0 { default } else { value };

@@ -233,7 +233,14 @@ pub async fn run(
     let evidence = Evidence::open(&prepared.home)?;
     let plan = &request.policy.plan;
     let audit_id = evidence.decided(Operation::Run, plan, Of { run: &run_id, sandbox: &sandbox_id })?;
-    let mut ready = start_as(prepared, request, sandbox_id).await?;
+    let mut ready = match start_as(prepared, request, sandbox_id.clone()).await {
+        Ok(ready) => ready,
+        Err(e) => {
+            let of = Of { run: &run_id, sandbox: &sandbox_id };
+            let _ = evidence.describe("run.lost", of, &[("authorised", &audit_id.to_string())]);
+            return Err(e);
+        }
+    };
     let isolation = Arc::new(ready.isolation);
     let config = &prepared.image.config;
     let mut env = config.env.clone();
@@ -278,7 +285,9 @@ pub async fn run(
         other => other,
     };
     let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
-    let redactions = streams.end().await?;
+    // What is wrong with the reader of its output is for later: first it is put on record how it ended.
+    let shown = streams.end().await;
+    let redactions = *shown.as_ref().unwrap_or(&0);
     let [stdout_bytes, stderr_bytes] = streams.written;
     ready.machine.kill();
     let (result, lost) = match attended {
@@ -288,9 +297,11 @@ pub async fn run(
     let result = JobResult { duration_ms, stdout_bytes, stderr_bytes, redactions, ..result };
     let result = secrets::redact_result(patterns.as_deref(), result);
     let unrecorded = evidence.ended(&testimony, &witness, &result).err();
+    let result = JobResult { unrecorded: unrecorded.as_ref().map(ToString::to_string), ..result };
     if let Some(e) = lost {
         return Err(secrets::redact_error(patterns.as_deref(), e));
     }
+    shown?;
     Ok(RunResult {
         run_id,
         sandbox_id: ready.id,

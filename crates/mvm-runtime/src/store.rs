@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mvm_wire::ErrorCode;
@@ -12,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use crate::error::{Error, Result};
 use crate::evidence::{Evidence, Of};
-use crate::home::Home;
+use crate::home::{Home, write_whole};
 use crate::host::boot_id;
 use crate::lifecycle::{self, Action, Verdict};
 use crate::policy::Policy;
@@ -20,6 +21,8 @@ use crate::time;
 
 /// How long a process waits for another one's transaction.
 const BUSY: Duration = Duration::from_secs(20);
+/// What is kept in reserve for changes of state on a full disk: some pages of the database and of its log.
+const RESERVE_BYTES: usize = 512 << 10;
 /// Destroyed sandboxes whose reports are kept.
 const MAX_REPORTS: u32 = 1000;
 
@@ -101,6 +104,8 @@ pub struct Store {
     db: Connection,
     /// Every change of state is on record there too.
     evidence: Evidence,
+    /// A file that is there to be given up on a full disk.
+    reserve: PathBuf,
 }
 
 impl Store {
@@ -122,7 +127,12 @@ impl Store {
         // Commands' environments are in it.
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&path, private).map_err(|e| Error::io("cannot protect the store", e))?;
-        Ok(Store { db, evidence: Evidence::open(home)? })
+        let reserve = home.root().join("reserve");
+        if !reserve.exists() {
+            // On a disk that is full already there is none to be had.
+            let _ = write_whole(&reserve, &[0; RESERVE_BYTES]);
+        }
+        Ok(Store { db, evidence: Evidence::open(home)?, reserve })
     }
 
     /// Takes a name for a new sandbox, which is `creating` from now on. With an idempotency key that is in use, returns
@@ -254,7 +264,24 @@ impl Store {
         self.db.execute("DELETE FROM sandboxes WHERE state = 'destroyed'", []).map_err(broken)
     }
 
+    /// Changes the state, and puts on record that it has changed. On a full disk what is kept in reserve for that is given up:
+    /// what ends must not need room to end.
     fn change(&mut self, id: &str, action: Action, cause: &str, report: Option<&DeletionReport>) -> Result<Outcome> {
+        match self.try_change(id, action, cause, report) {
+            Err(e) if e.errno == Some(libc::ENOSPC) && std::fs::remove_file(&self.reserve).is_ok() => {
+                self.try_change(id, action, cause, report)
+            }
+            other => other,
+        }
+    }
+
+    fn try_change(
+        &mut self,
+        id: &str,
+        action: Action,
+        cause: &str,
+        report: Option<&DeletionReport>,
+    ) -> Result<Outcome> {
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(broken)?;
         let record = one(&tx, "id = ?1", id)?.ok_or_else(|| unknown(id))?;
         let next = match lifecycle::judge(record.state, action) {
@@ -263,13 +290,9 @@ impl Store {
             Verdict::Refused => return Err(lifecycle::refusal(&record.name, record.state, &action.to_string())),
         };
         let now = time::now_ms();
-        let of = Of { sandbox: id, run: "" };
-        let audit_id = self.evidence.describe(&format!("sandbox.{next}"), of, &[("from", record.state.name())]);
-        let report =
-            report.map(|report| json(&DeletionReport { audit_id: audit_id.ok(), ..report.clone() })).transpose()?;
         tx.execute(
             "UPDATE sandboxes SET state = ?2, cause = ?3, since_ms = ?4, report = ?5 WHERE id = ?1",
-            params![id, next.name(), cause, now, report],
+            params![id, next.name(), cause, now, report.map(json).transpose()?],
         )
         .map_err(broken)?;
         if next == State::Destroyed {
@@ -285,6 +308,13 @@ impl Store {
         )
         .map_err(broken)?;
         tx.commit().map_err(broken)?;
+        let of = Of { sandbox: id, run: "" };
+        let audit_id = self.evidence.describe(&format!("sandbox.{next}"), of, &[("from", record.state.name())]).ok();
+        if let Some(report) = report {
+            let report = json(&DeletionReport { audit_id, ..report.clone() })?;
+            // Without its place in the log it is a report all the same.
+            let _ = self.db.execute("UPDATE sandboxes SET report = ?2 WHERE id = ?1", params![id, report]);
+        }
         Ok(Outcome::Moved)
     }
 
@@ -385,7 +415,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Record> {
         request: from_json(row, 6)?,
         image_digest: row.get(7)?,
         cleanup: from_json(row, 8)?,
-        policy: row.get::<_, Option<String>>(13)?.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
+        policy: row
+            .get::<_, Option<String>>(13)?
+            .map_or_else(Policy::default, |text| serde_json::from_str(&text).unwrap_or_else(|_| Policy::unreadable())),
         deadline,
         report: row.get::<_, Option<String>>(12)?.and_then(|text| serde_json::from_str(&text).ok()),
     })

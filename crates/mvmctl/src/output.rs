@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use mvm_runtime::text::harmless;
 use mvm_runtime::{Error, ErrorCode};
 use mvm_wire::api::ErrorObject;
 use serde_json::json;
@@ -17,16 +18,17 @@ pub fn error(error: &Error, as_json: bool) -> u8 {
     if as_json {
         line(&as_line(error));
     } else {
+        let (what, why, hint) = (harmless(&error.what), harmless(&error.why), harmless(&error.hint));
         match error.denials.len() {
-            0 | 1 => eprintln!("mvmctl: {}: {}", error.what, error.why),
-            many => eprintln!("mvmctl: {}, for {many} reasons:", error.what),
+            0 | 1 => eprintln!("mvmctl: {what}: {why}"),
+            many => eprintln!("mvmctl: {what}, for {many} reasons:"),
         }
         if error.denials.len() > 1 {
             for denial in &error.denials {
-                eprintln!("  {} [{}]\n    try: {}", denial.reason, denial.rule, denial.remedy);
+                eprintln!("  {} [{}]\n    try: {}", harmless(&denial.reason), denial.rule, harmless(&denial.remedy));
             }
-        } else if !error.hint.is_empty() {
-            eprintln!("  try: {}", error.hint);
+        } else if !hint.is_empty() {
+            eprintln!("  try: {hint}");
         }
     }
     error.code.exit_status()

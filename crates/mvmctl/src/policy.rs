@@ -15,7 +15,7 @@ use crate::output;
 #[derive(Debug, Args, Clone)]
 pub struct PolicyArgs {
     /// The profile that decides what is allowed: restrictive, standard, dev, permissive, or one of your own
-    #[arg(long, value_name = "NAME", default_value = policy::DEFAULT_PROFILE)]
+    #[arg(long, value_name = "NAME", default_value = policy::DEFAULT_PROFILE, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub profile: String,
     /// Say that you know that the profile refuses next to nothing (permissive)
     #[arg(long)]

@@ -5,23 +5,26 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use mvm_runtime::evidence::{self, Ended, Receipt};
-use mvm_runtime::{Error, Home, Result};
+use mvm_runtime::home::unique;
+use mvm_runtime::{Error, ErrorCode, Home, Result};
 
 /// What the proof's file is called after the receipt's.
 const PROOF_ENDING: &str = ".tlog-proof";
 
-/// Refuses a place where no receipt can be written, before anything runs.
-pub fn check(file: Option<&Path>) -> Result<()> {
+/// Refuses a place where no receipt can be written, and a home without a key to sign it, before anything runs.
+pub fn check(home: &Home, file: Option<&Path>) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
     let what = || format!("cannot write the receipt {}", file.display());
-    if file.is_dir() {
-        return Err(Error::io(what(), std::io::Error::from_raw_os_error(libc::EISDIR)).hint("name a file"));
+    if std::fs::symlink_metadata(file).is_ok_and(|meta| !meta.is_file()) {
+        let why = "there is something in its place that is no regular file";
+        return Err(Error::new(ErrorCode::FileError, what(), why).hint("name a file"));
     }
     // The way there, and that something can be made there.
-    let dir = directory(file);
-    let probe = dir.join(format!(".mvm-{}", std::process::id()));
+    let probe = beside(file);
     File::options().create_new(true).write(true).open(&probe).map_err(|e| Error::io(what(), e))?;
-    std::fs::remove_file(probe).map_err(|e| Error::io(what(), e))
+    std::fs::remove_file(probe).map_err(|e| Error::io(what(), e))?;
+    // Its private half is for the process that signs.
+    evidence::prepare(home).map(drop)
 }
 
 /// Has the receipt of a command signed and writes it where it was asked for.
@@ -39,19 +42,20 @@ pub fn proof_of(file: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn directory(file: &Path) -> &Path {
-    file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+/// A new name in the same directory, which nobody can foresee.
+fn beside(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!(".new-{}", unique()));
+    PathBuf::from(name)
 }
 
 /// A reader finds the old file or the new one, never a part.
 fn replace(file: &Path, content: &[u8]) -> Result<()> {
-    let what = || format!("cannot write {}", file.display());
-    let mut temporary = file.as_os_str().to_owned();
-    temporary.push(format!(".new-{}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
+    let temporary = beside(file);
     let write = || -> std::io::Result<()> {
-        File::create(&temporary)?.write_all(content)?;
+        File::options().create_new(true).write(true).open(&temporary)?.write_all(content)?;
         std::fs::rename(&temporary, file)
     };
+    let what = || format!("cannot write {}", file.display());
     write().inspect_err(|_| drop(std::fs::remove_file(&temporary))).map_err(|e| Error::io(what(), e))
 }

@@ -45,7 +45,7 @@ async fn execute(args: RunArgs) -> Result<u8> {
         return Ok(crate::policy::print(&policy.plan, args.json));
     }
     Evidence::open(&home)?.allowed(Operation::Run, &policy.plan, Of::default())?;
-    receipts::check(args.receipt.as_deref())?;
+    receipts::check(&home, args.receipt.as_deref())?;
     let Resolved { values, warnings } = args.secrets.resolve(args.env.iter().map(|(name, _)| name.as_str()))?;
     secrets::warn(&warnings, args.quiet || args.json);
     let request = RunRequest { secrets: values, policy, ..request(&args, &profile)? };
@@ -60,7 +60,7 @@ async fn execute(args: RunArgs) -> Result<u8> {
         let mut captured =
             Captured::new(args.max_output.unwrap_or(JSON_OUTPUT_LIMIT).min(max_output.unwrap_or(u64::MAX)));
         let result = runtime::run(&prepared, &request, feed, &mut control, &mut captured).await?;
-        evidenced(&home, &result, args.receipt.as_deref(), args.quiet)?;
+        let evidenced = evidenced(&home, &result, args.receipt.as_deref());
         let mut object = streams::as_json(&result.result, &captured);
         object["run_id"] = json!(result.run_id);
         object["audit_id"] = json!(result.audit_id);
@@ -69,20 +69,19 @@ async fn execute(args: RunArgs) -> Result<u8> {
         object["image_digest"] = json!(result.image_digest);
         object["isolation"] = json!(result.isolation);
         object["warnings"] = json!(warnings);
-        output::print_json(&object);
-        return Ok(result.result.exit_status());
+        return Ok(streams::finish_json(object, &result.result, evidenced));
     }
     let mut streamed = Streamed::new(max_output);
     let result = runtime::run(&prepared, &request, feed, &mut control, &mut streamed).await?;
     drop(raw);
     streamed.flush().await;
     streams::report(&result.result, &streamed, &request.image, timeout, args.quiet);
-    evidenced(&home, &result, args.receipt.as_deref(), args.quiet)?;
+    evidenced(&home, &result, args.receipt.as_deref())?;
     Ok(result.result.exit_status())
 }
 
-/// Has the receipt made that was asked for, and says what is on record.
-fn evidenced(home: &Home, result: &RunResult, receipt: Option<&Path>, quiet: bool) -> Result<()> {
+/// Has the receipt made that was asked for.
+fn evidenced(home: &Home, result: &RunResult, receipt: Option<&Path>) -> Result<()> {
     match (&result.unrecorded, receipt) {
         (None, None) => Ok(()),
         (None, Some(file)) => receipts::write(home, &Ended::new(&result.run_id, &result.sandbox_id)?, file),
@@ -91,12 +90,7 @@ fn evidenced(home: &Home, result: &RunResult, receipt: Option<&Path>, quiet: boo
             why: format!("{}: {}", e.what, e.why),
             ..e.clone()
         }),
-        (Some(e), None) => {
-            if !quiet {
-                eprintln!("mvmctl: how the command ended is not on record: {}: {}", e.what, e.why);
-            }
-            Ok(())
-        }
+        (Some(_), None) => Ok(()),
     }
 }
 

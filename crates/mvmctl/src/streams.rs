@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use crate::output;
+
 /// How much of each output a JSON result holds unless the caller says otherwise.
 pub const JSON_OUTPUT_LIMIT: u64 = 1 << 20;
 
@@ -44,6 +46,9 @@ pub fn report(result: &JobResult, streamed: &Streamed, image: &str, timeout: Opt
     }
     if let (true, Some(limit)) = (result.timed_out, timeout) {
         eprintln!("mvmctl: the command was killed after {} s (--timeout)", limit.as_secs_f64());
+    }
+    if let Some(why) = &result.unrecorded {
+        eprintln!("mvmctl: how the command ended is not on record: {why}");
     }
     if result.oom_killed {
         eprintln!("mvmctl: the guest ran out of memory and killed a process; give it more with --memory");
@@ -96,6 +101,15 @@ pub fn as_json(result: &JobResult, captured: &Captured) -> Value {
         object[format!("{name}_truncated")] = json!(meter.truncated() || cut_before);
     }
     object
+}
+
+/// Prints the object of a result, with what became of its evidence, and returns the exit status: an error with the evidence
+/// takes nothing of the result away.
+pub fn finish_json(mut object: Value, result: &JobResult, evidenced: Result<()>) -> u8 {
+    object["unrecorded"] = json!(result.unrecorded);
+    object["receipt_error"] = json!(evidenced.as_ref().err().map(output::error_object));
+    output::print_json(&object);
+    evidenced.map_or_else(|error| error.code.exit_status(), |()| result.exit_status())
 }
 
 /// Counts bytes and says how many of them to keep.

@@ -63,7 +63,8 @@ async fn sh(guest: &Guest, script: &str) -> String {
     let ((_, feed), (_keep, mut control), mut kept) = (mpsc::channel(1), mpsc::channel(1), Kept(vec![]));
     let witness = mvm_runtime::witness::Witness::new().unwrap();
     let attended = command::complete(guest, exec, None, feed, &mut control, &mut kept, &witness).await.unwrap();
-    assert_eq!(attended.outcome.unwrap().status, Status::Code(0), "{}", String::from_utf8_lossy(&kept.0));
+    let command::Outcome::Exited(exited) = attended.outcome else { panic!("{attended:?}") };
+    assert_eq!(exited.status, Status::Code(0), "{}", String::from_utf8_lossy(&kept.0));
     String::from_utf8(kept.0).unwrap()
 }
 

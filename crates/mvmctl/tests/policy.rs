@@ -149,10 +149,35 @@ fn a_restrictive_guest_reaches_nothing_by_any_way_out() {
     assert_eq!(left.stdout, "lo\n1\n", "{left:?}");
 }
 
+/// The host writes where the guest's links lead, but not into the kernel's settings; and no memory outlives a command.
+#[test]
+fn a_sealed_machine_cannot_be_unsealed_through_its_caller() {
+    let sandbox = Sandbox::up("links", &["--profile", "restrictive"]);
+    let links =
+        "ln -s /proc/sys/kernel/core_pattern /tmp/a; ln -s /proc/sysrq-trigger /tmp/b; ln -s /sys/power/state /tmp/c";
+    assert_eq!(sandbox.sh(links).code, 0);
+    for link in ["a", "b", "c"] {
+        let path = format!("/tmp/{link}");
+        let mut child = command(home())
+            .args(["fs", "write", "links", &path, "--append"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"|/tmp/e").unwrap();
+        let ran: Ran = child.wait_with_output().unwrap().into();
+        assert!(ran.code == 125 && !ran.stderr.is_empty(), "{link}: {ran:?}");
+    }
+    let left = sandbox.sh("cat /proc/sys/kernel/core_pattern /proc/sys/kernel/shmmni /proc/sys/fs/mqueue/queues_max");
+    assert_eq!(left.stdout, "core\n0\n0\n", "{left:?}");
+    // Commands go on as before.
+    assert_eq!(sandbox.sh("echo on").stdout, "on\n");
+}
+
 #[test]
 fn root_is_refused_under_every_name_that_the_guest_has_for_it() {
     let sandbox = Sandbox::up("roots", &["--profile", "restrictive"]);
-    for user in ["root", "0", "00", "0:0", "1000:root", "1000:0"] {
+    for user in ["root", "0", "00", "0:0", "1000:root", "1000:0", "4294967295", "1000:4294967295"] {
         let ran = mvmctl(&["exec", &sandbox.0, "--user", user, "--", "id"]);
         assert_eq!(ran.code, 126, "{user}: {ran:?}");
         assert!(ran.stderr.contains("user.unprivileged"), "{user}: {ran:?}");

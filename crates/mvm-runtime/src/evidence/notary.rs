@@ -46,12 +46,19 @@ pub fn receipt(home: &Home, of: &Ended) -> Result<Receipt> {
 
 fn stored(home: &Home, of: &Ended) -> Result<Option<Receipt>> {
     let (envelope, proof) = (records::read(home, of, RECEIPT)?, records::read(home, of, PROOF)?);
-    Ok(envelope.zip(proof).map(|(envelope, proof)| Receipt { envelope, proof }))
+    // What the loss of power has emptied is made anew.
+    let whole = envelope.zip(proof).filter(|(envelope, proof)| envelope.ends_with(b"\n") && proof.ends_with(b"\n"));
+    Ok(whole.map(|(envelope, proof)| Receipt { envelope, proof }))
 }
 
 /// Signs the receipt of a command and keeps it beside its record. What `mvmctl notary` does, and nothing else in its process.
 pub fn notarise(home: &Home, of: &Ended) -> Result<()> {
     let record = records::find(home, of)?;
+    // One at a time: the second finds what the first has made.
+    let _signing = home.lock("notary", || {})?;
+    if stored(home, of)?.is_some() {
+        return Ok(());
+    }
     let (_, log) = super::prepare(home)?;
     let signed = notary::sign_receipt(&log, &super::keys(home), &record.statement()?, record.ended)?;
     write_whole(&of.path(home, PROOF), signed.proof.as_bytes())?;

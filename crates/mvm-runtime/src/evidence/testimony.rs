@@ -7,6 +7,7 @@ use mvm_evidence::statement::{
     Commitments, GuestReported, HostObserved, Image, Isolation as Stated, Layer, Limits, Policy, Run, RunKind, Tool,
 };
 use mvm_evidence::{Digest, Entry, Field, Statement, commitment, notary};
+use mvm_wire::ErrorCode;
 use mvm_wire::api::{JobResult, Plan};
 use mvm_wire::guest::Exec;
 use serde::{Deserialize, Serialize};
@@ -154,7 +155,7 @@ impl Testimony {
                 redactions: result.redactions,
                 error: result.error.as_ref().map(|error| error.code.to_string()),
             },
-            guest_reported: result.error.is_none().then(|| GuestReported {
+            guest_reported: spoke(result).then(|| GuestReported {
                 exit_code: result.exit_code,
                 signal: result.signal,
                 oom_killed: result.oom_killed,
@@ -194,9 +195,16 @@ impl Evidence {
     }
 }
 
+/// Whether the guest said how it ended. One that was told to kill it may have said nothing.
+fn spoke(result: &JobResult) -> bool {
+    let said = result.exit_code.is_some() || result.signal.is_some() || result.not_started.is_some();
+    result.error.is_none() && said
+}
+
 /// How a command ended, in a word.
 fn outcome(result: &JobResult) -> &'static str {
     match result {
+        JobResult { error: Some(error), .. } if error.code == ErrorCode::PolicyDenied => "denied",
         JobResult { error: Some(_), .. } => "lost",
         JobResult { timed_out: true, .. } => "timeout",
         JobResult { not_started: Some(_), .. } => "not-started",

@@ -51,6 +51,12 @@ pub fn load(name: &str) -> Result<Profile> {
 /// The profile in a file, wherever that is.
 pub fn check(path: &Path) -> Result<Profile> {
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    if BUILT_IN.contains(&name.as_str()) {
+        let what = format!("cannot use the profile {}", path.display());
+        return Err(invalid(what, format!("there is a built-in profile {name}, which is used in its place"))
+            .hint("give it another name"));
+    }
+    check_name(&name, &format!("use the profile {}", path.display()), "mvm-")?;
     build(&name, path, &mut vec![name.clone()])
 }
 

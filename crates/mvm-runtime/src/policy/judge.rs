@@ -6,6 +6,9 @@ use super::profile::{Directories, Names, Ports, Profile};
 use super::{Ask, missing, required};
 use crate::units;
 
+/// More output than anything writes: it can still be stated exactly.
+const MAX_OUTPUT: u64 = 1 << 50;
+
 /// What has been decided so far.
 pub struct Judge<'a> {
     profile: &'a Profile,
@@ -135,7 +138,7 @@ impl<'a> Judge<'a> {
                 let remedy = format!("--max-output {} or less, or a profile with limits.output", units::size(most));
                 return self.deny(RULE, reason, remedy);
             }
-            (asked, most) => asked.or(most),
+            (asked, most) => asked.or(most).map(|bytes| bytes.min(MAX_OUTPUT)),
         };
         match self.enforced.output_bytes {
             Some(most) => self.line(RULE, format!("at most {} of each output", units::size(most))),
@@ -322,6 +325,7 @@ fn toml_list(names: &[&str]) -> String {
 
 /// Whether this is root under a name that needs no look into the guest; others are found out there.
 pub fn names_root(user: &str) -> bool {
-    let root = |part: &str| part == "root" || part.parse() == Ok(0u32);
+    // The last number means to the kernel that nothing is to change: root stays root.
+    let root = |part: &str| part == "root" || matches!(part.parse(), Ok(0 | u32::MAX));
     user.split(':').any(root)
 }

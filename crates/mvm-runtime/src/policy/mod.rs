@@ -126,6 +126,9 @@ pub struct Policy {
     /// The entry of the audit log that authorised it; none for what mvm starts itself.
     #[serde(default)]
     pub audit_id: Option<u64>,
+    /// What was decided cannot be read: nothing may happen any more but its end.
+    #[serde(skip)]
+    pub unreadable: bool,
 }
 
 /// The default profile, of which nothing was asked: for what mvm starts itself.
@@ -133,7 +136,7 @@ impl Default for Policy {
     fn default() -> Policy {
         let profile = built_in(DEFAULT_PROFILE).unwrap_or_else(|| unreachable!("it is built in"));
         let require = profile.isolation.require.clone();
-        Policy { profile, plan: Plan::default(), require, audit_id: None }
+        Policy { profile, plan: Plan::default(), require, audit_id: None, unreadable: false }
     }
 }
 
@@ -149,13 +152,29 @@ impl Policy {
         check_layers(ask.allow_missing)?;
         let plan = admit(operation, ask, &profile);
         let require = required(&profile, ask.require, ask.allow_missing);
-        Ok(Policy { profile, plan, require, audit_id: None })
+        Ok(Policy { profile, plan, require, audit_id: None, unreadable: false })
     }
 
     /// Decides about something that is asked of the sandbox.
     pub fn admit(&self, operation: Operation, ask: &Ask<'_>) -> Plan {
         // Whose risk it is was said when it was made.
-        admit(operation, &Ask { accept_risk: true, ..ask.clone() }, &self.profile)
+        let plan = admit(operation, &Ask { accept_risk: true, ..ask.clone() }, &self.profile);
+        if !self.unreadable {
+            return plan;
+        }
+        let denial = Denial {
+            rule: "profile.recorded".into(),
+            reason: "what was decided about this sandbox cannot be read: another version of mvmctl wrote it, or it is damaged"
+                .into(),
+            remedy: "mvmctl destroy it, and make it again".into(),
+        };
+        Plan { allowed: false, denials: vec![denial], ..plan }
+    }
+
+    /// In place of what was decided about a sandbox and cannot be read.
+    pub fn unreadable() -> Policy {
+        let require = vec!["a-policy-that-can-be-read".to_owned()];
+        Policy { require, unreadable: true, ..Policy::default() }
     }
 }
 

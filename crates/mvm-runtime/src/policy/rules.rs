@@ -14,12 +14,18 @@ pub struct Rule {
 }
 
 /// Every rule, in the order in which plans name them.
-pub const RULES: [Rule; 19] = [
+pub const RULES: [Rule; 20] = [
     rule(
         "profile.acknowledged",
         "a profile that refuses next to nothing is used by those who say that they know",
         "acknowledge",
         "the command line and the API: --accept-risk, accept_risk",
+    ),
+    rule(
+        "profile.recorded",
+        "a sandbox whose recorded policy cannot be read does nothing any more but end",
+        "-",
+        "the supervisor, and whoever would start its machine",
     ),
     rule(
         "env.variables",

@@ -75,6 +75,19 @@ impl Supervisor {
         }
     }
 
+    /// Ends a machine whose agent does not end what it is told to kill: a time limit holds whatever the guest does.
+    pub async fn hold_to_limits(self: Arc<Self>) {
+        loop {
+            self.jobs.disobeyed().await;
+            let mut slot = self.machine.lock().await;
+            if slot.take().is_some() {
+                const CAUSE: &str = "its agent did not end a command whose time was up";
+                self.jobs.lose_all(CAUSE);
+                let _ = self.apply(Action::Fail, CAUSE);
+            }
+        }
+    }
+
     async fn record_end(&self, slot: &mut Option<Running>) {
         let Some(mut running) = slot.take() else { return };
         let end = running.end().await;

@@ -224,6 +224,7 @@ impl Supervisor {
             timeout_ms: request.timeout_ms,
             ..Ask::default()
         };
+        self.jobs.room()?;
         let run_id = sandbox::new_run_id()?;
         let (plan, audit_id) = self.authorise(Operation::Exec, &ask, &run_id)?;
         let exec = running.exec(&request, [&of_sandbox, &secrets], &plan.enforced);
@@ -256,6 +257,9 @@ fn check(request: &JobRequest) -> crate::Result<()> {
     }
     if request.cwd.contains('\0') || request.user.contains('\0') {
         return refuse("there is a NUL in its working directory or its user");
+    }
+    if request.timeout_ms.is_some_and(|timeout| timeout == 0 || timeout > request::MAX_TIME_MS) {
+        return refuse("a time limit is above zero and at most a year");
     }
     if request.idempotency_key.len() > request::MAX_KEY {
         return refuse("an idempotency key has at most 256 bytes");

@@ -180,6 +180,8 @@ pub struct Jobs {
     log: Arc<Log>,
     known: Arc<Known>,
     evidence: Evidence,
+    /// Told when the guest does not say that a command is gone which it was to kill.
+    silent: Arc<Notify>,
 }
 
 /// A command to start, and what it gets.
@@ -201,7 +203,7 @@ pub struct Start {
 impl Jobs {
     /// None yet. What they do is logged there, with these secrets redacted, and put on record.
     pub fn new(log: Arc<Log>, known: Arc<Known>, evidence: Evidence) -> Jobs {
-        Jobs { all: Mutex::default(), held: Arc::default(), log, known, evidence }
+        Jobs { all: Mutex::default(), held: Arc::default(), log, known, evidence, silent: Arc::default() }
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Job>>> {
@@ -236,18 +238,20 @@ impl Jobs {
         }
     }
 
+    /// Refuses one more command than run at once.
+    pub fn room(&self) -> Result<()> {
+        if self.running() < MAX_RUNNING {
+            return Ok(());
+        }
+        let why = format!("{MAX_RUNNING} run in this sandbox already");
+        Err(Error::new(ErrorCode::ResourceExhausted, "cannot start the command", why)
+            .hint("wait for one to end (mvmctl jobs NAME), or use another sandbox"))
+    }
+
     /// Starts a command that was authorised.
     pub fn start(&self, guest: &Guest, start: Start) -> Result<Arc<Job>> {
         let Start { request, secrets, holds, exec, testimony, witness } = start;
         let mut all = self.all();
-        if all.values().filter(|job| job.runs()).count() >= MAX_RUNNING {
-            return Err(Error::new(
-                ErrorCode::ResourceExhausted,
-                "cannot start the command",
-                format!("{MAX_RUNNING} run in this sandbox already"),
-            )
-            .hint("wait for one to end (mvmctl jobs NAME), or use another sandbox"));
-        }
         let grant = self.known.grant(secrets);
         let (control, controlled) = mpsc::channel(CONTROLS);
         let (input, feed) = mpsc::channel(INPUT_PIECES);
@@ -315,15 +319,24 @@ impl Jobs {
     }
 
     fn attend(&self, job: Arc<Job>, guest: Guest, begin: Begin, side: Parked) {
-        let desk = Desk { log: self.log.clone(), evidence: self.evidence.clone() };
+        let desk = self.desk();
         tokio::spawn(attend(job, desk, self.held.clone(), guest, begin, side));
+    }
+
+    fn desk(&self) -> Desk {
+        Desk { log: self.log.clone(), evidence: self.evidence.clone(), silent: self.silent.clone() }
+    }
+
+    /// Waits until the guest does not say that a command is gone which it was to kill.
+    pub async fn disobeyed(&self) {
+        self.silent.notified().await;
     }
 
     /// The machine is gone: what ran in it has no result.
     pub fn lose_all(&self, why: &str) {
         let error = Error::new(ErrorCode::SandboxUnavailable, "the command was lost with its machine", why);
         for job in self.list() {
-            let desk = Desk { log: self.log.clone(), evidence: self.evidence.clone() };
+            let desk = self.desk();
             finish(&job, &desk, JobResult { error: Some(error.clone().into()), ..JobResult::default() });
         }
     }
@@ -380,7 +393,12 @@ async fn attend(job: Arc<Job>, desk: Desk, held: Arc<AtomicBool>, guest: Guest, 
                 let Some(taken) = job.parked.send_replace(None) else { return };
                 (begin, side) = (Begin::Resume(number), taken);
             }
-            Ok(Turn::Ended(attended)) => break attended.into(),
+            Ok(Turn::Ended(attended)) => {
+                if matches!(attended.outcome, command::Outcome::Silent) {
+                    desk.silent.notify_one();
+                }
+                break attended.into();
+            }
             Err(e) => {
                 // If its machine is gone, whoever finds that knows why, and says so to all commands.
                 let verdict = tokio::time::timeout(VERDICT_LIMIT, job.ended());
@@ -399,6 +417,7 @@ async fn attend(job: Arc<Job>, desk: Desk, held: Arc<AtomicBool>, guest: Guest, 
 struct Desk {
     log: Arc<Log>,
     evidence: Evidence,
+    silent: Arc<Notify>,
 }
 
 /// Ends a command, once. What is on record of its end is so before anybody learns of it.
@@ -415,9 +434,11 @@ fn finish(job: &Job, desk: &Desk, result: JobResult) {
     let result = JobResult { stdout_bytes, stderr_bytes, stdout_truncated, stderr_truncated, ..result };
     let result = JobResult { run_id, audit_id, redactions, ..result };
     let result = redact_result(job.known.patterns().as_deref(), result);
-    if let Err(e) = desk.evidence.ended(&job.testimony, &job.witness, &result) {
-        desk.log.say(&format!("{} has no record: {e}", job.run_id));
+    let unrecorded = desk.evidence.ended(&job.testimony, &job.witness, &result).err().map(|e| e.to_string());
+    if let Some(why) = &unrecorded {
+        desk.log.say(&format!("{} has no record: {why}", job.run_id));
     }
+    let result = JobResult { unrecorded, ..result };
     job.result.send_if_modified(|known| {
         let first = known.is_none();
         if first {

@@ -177,6 +177,7 @@ async fn start(home: Home, id: &str, handover: Handover) -> Result<(Arc<Supervis
         kept: Notify::new(),
         over: Notify::new(),
     });
+    tokio::spawn(supervisor.clone().hold_to_limits());
     supervisor.reopen_ports();
     if supervisor.place.saved().exists() && matches!(record.state, State::Creating | State::Cold) {
         supervisor.jobs.load(&supervisor.place.point()?.jobs()?, id)?;

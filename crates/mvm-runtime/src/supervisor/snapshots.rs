@@ -81,11 +81,11 @@ impl Supervisor {
     }
 
     async fn fork(self: &Arc<Self>, request: ForkRequest) -> Result<Forked> {
-        self.authorise(Operation::Snapshot, &Ask::default(), "")?;
         let requests = self.children(request)?;
         for request in &requests {
             self.admit(Operation::Keep, &Ask { ttl_ms: ttl_of(request), ..Ask::default() })?;
         }
+        self.authorise(Operation::Snapshot, &Ask::default(), "")?;
         let staging = self.home.staging("fork")?;
         let taken = self.take(staging.path(), "fork").await?;
         seal(&staging, &self.id, taken, false)?;

@@ -100,6 +100,9 @@ pub struct JobResult {
     /// Whether the policy's limit kept back some of its standard error.
     #[serde(default)]
     pub stderr_truncated: bool,
+    /// Why its end is not on record, and no receipt can be had; null if it is.
+    #[serde(default)]
+    pub unrecorded: Option<String>,
     /// Its run id.
     #[serde(default)]
     pub run_id: String,

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use mvm_runtime::command::{self, Streams};
+use mvm_runtime::command::{self, Outcome, Streams};
 use mvm_runtime::policy::Policy;
 use mvm_runtime::run::{self, Ready, RunRequest};
 use mvm_runtime::{Error, Home, Result};
@@ -92,7 +92,7 @@ async fn exec(ready: &Ready, argv: &[&str], input: Option<usize>) -> Result<usiz
     let attend = command::complete(&ready.guest, request, None, feed, &mut control, &mut counted, &witness);
     let (attended, ()) = tokio::join!(attend, send);
     match attended?.outcome {
-        Ok(exited) if exited.status == Status::Code(0) => Ok(counted.0),
+        Outcome::Exited(exited) if exited.status == Status::Code(0) => Ok(counted.0),
         other => Err(Error::internal("a command for measurement failed", format!("{other:?}"))),
     }
 }

@@ -79,7 +79,7 @@ fn verify(args: &ReceiptVerifyArgs) -> Result<u8> {
 fn show(run: &str, sandbox: Option<&str>, file: Option<&Path>, as_json: bool) -> Result<u8> {
     let home = Home::locate()?;
     let of = Ended::find(&home, run, sandbox)?;
-    receipts::check(file)?;
+    receipts::check(&home, file)?;
     let signed = evidence::receipt(&home, &of)?;
     if let Some(file) = file {
         receipts::write(&home, &of, file)?;

@@ -51,7 +51,10 @@ pub struct UpArgs {
     #[arg(long, conflicts_with_all = ["ttl", "lease", "json"])]
     pub attach: bool,
     /// Read the request as JSON from standard input (`-`), so that no value appears among a process's arguments
-    #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with_all = ["name", "env", "given", "ports", "owner", "ttl", "idempotency_key", "lease", "attach"])]
+    #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with_all = [
+        "name", "image", "cpus", "memory", "disk", "env", "given", "profile", "accept_risk", "require", "allow_missing", "ports",
+        "owner", "ttl", "on_expiry", "idempotency_key", "lease", "attach",
+    ])]
     pub request: Option<String>,
     /// Print one JSON object
     #[arg(long)]

@@ -7,10 +7,11 @@ use base64::Engine;
 use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
 use mvm_runtime::command::{Control, Streams};
-use mvm_runtime::evidence::Ended;
-use mvm_runtime::policy::Profile;
+use mvm_runtime::evidence::{Ended, Evidence, Of};
+use mvm_runtime::policy::{Ask, Operation, Profile};
 use mvm_runtime::secrets::Resolved;
-use mvm_runtime::{Error, ErrorCode, Result};
+use mvm_runtime::store::Record;
+use mvm_runtime::{Error, ErrorCode, Home, Result};
 use mvm_wire::api::{Job, JobEvent, JobRequest, JobResult, SignalRequest, Stream, TerminalSize};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -64,10 +65,11 @@ async fn execute(args: ExecArgs) -> Result<u8> {
         let why = "standard input is not a terminal";
         return Err(Error::new(ErrorCode::InvalidRequest, "cannot pass a terminal on", why).hint("leave out --tty"));
     }
+    let Found { home, record, client } = find(&args.sandbox)?;
+    admitted(&home, &record, &args)?;
+    receipts::check(&home, args.receipt.as_deref())?;
     let Resolved { values, warnings } = args.secrets.resolve(args.env.iter().map(|(name, _)| name.as_str()))?;
     secrets::warn(&warnings, args.quiet || args.json);
-    let Found { home, record, client } = find(&args.sandbox)?;
-    receipts::check(args.receipt.as_deref())?;
     let request = request(&args, &record.policy.profile);
     let request = JobRequest { secrets: values, no_redact: args.no_redact, ..request };
     if args.detach {
@@ -91,15 +93,14 @@ async fn execute(args: ExecArgs) -> Result<u8> {
     if args.json {
         let mut captured = Captured::new(args.max_output.unwrap_or(JSON_OUTPUT_LIMIT));
         let result = converse(&client, &request, &mut control, &mut captured).await?;
-        signed(&result.run_id)?;
+        let signed = signed(&result.run_id);
         let mut object = streams::as_json(&result, &captured);
         object["run_id"] = json!(result.run_id);
         object["sandbox_id"] = json!(record.id);
         object["audit_id"] = json!(result.audit_id);
         object["receipt"] = json!(args.receipt);
         object["warnings"] = json!(warnings);
-        output::print_json(&object);
-        return Ok(result.exit_status());
+        return Ok(streams::finish_json(object, &result, signed));
     }
     let timeout = args.timeout.or(record.policy.profile.limits.time.map(Duration::from_millis));
     let shown = Shown { image: &record.request.image, timeout, max_output: args.max_output, quiet: args.quiet };
@@ -108,6 +109,14 @@ async fn execute(args: ExecArgs) -> Result<u8> {
     let result = result?;
     signed(&result.run_id)?;
     Ok(result.exit_status())
+}
+
+/// Before a secret is read for a command, whether it may have any. The sandbox decides again.
+fn admitted(home: &Home, record: &Record, args: &ExecArgs) -> Result<()> {
+    let references = args.secrets.references()?;
+    let ask = Ask { secrets: references.keys().map(String::as_str).collect(), ..Ask::default() };
+    let of = Of { sandbox: &record.id, run: "" };
+    Evidence::open(home)?.allowed(Operation::Exec, &record.policy.admit(Operation::Exec, &ask), of)
 }
 
 fn request(args: &ExecArgs, profile: &Profile) -> JobRequest {

@@ -4,6 +4,8 @@ use std::io::Read;
 
 use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
+use mvm_runtime::evidence::{Evidence, Of};
+use mvm_runtime::policy::Operation;
 use mvm_runtime::request::plan;
 use mvm_runtime::secrets::Resolved;
 use mvm_runtime::{Error, ErrorCode, Home, Result, reconcile, sandboxes};
@@ -27,9 +29,12 @@ pub fn up(args: UpArgs) -> u8 {
     verb(args.json, async move {
         let home = Home::locate()?;
         let request = request(&args)?;
+        let decided = plan(&home, request.clone())?.plan;
         if args.policy.dry_run {
-            return Ok(policy::print(&plan(&home, request)?.plan, args.json));
+            return Ok(policy::print(&decided, args.json));
         }
+        // Before a secret is read for it.
+        Evidence::open(&home)?.allowed(Operation::Up, &decided, Of::default())?;
         let Resolved { values, warnings } = secrets::resolve_request(&request)?;
         secrets::warn(&warnings, args.quiet || args.json);
         let asked_for_ports = !request.ports.is_empty();
