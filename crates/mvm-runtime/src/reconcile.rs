@@ -12,7 +12,7 @@ use crate::lifecycle::Action;
 use crate::place::Place;
 use crate::sandboxes::{deletion_report, launch};
 use crate::secrets::Handover;
-use crate::store::{Outcome, Record, Store};
+use crate::store::{Record, Store};
 
 /// How often a supervisor that is to be killed is looked at, and how long after each look.
 const KILL_LOOKS: u32 = 500;
@@ -26,7 +26,7 @@ pub fn reconcile(home: &Home) -> Result<Store> {
         let place = Place::of(home, &record.id);
         let Some(lock) = place.take_lock() else {
             if !place.lock().exists() {
-                store.destroyed(&record.id, "its directory is gone", &DeletionReport::default())?;
+                store.destroyed(&record.id, "its directory is gone", DeletionReport::default())?;
             }
             continue;
         };
@@ -51,7 +51,7 @@ fn revive(home: &Home, store: &mut Store, place: &Place, record: &Record, lock: 
         _ => None,
     };
     if let Some(cause) = cause {
-        store.destroyed(&record.id, cause, &deletion_report(place, record))?;
+        store.destroyed(&record.id, cause, deletion_report(place, record))?;
         place.remove();
         return Ok(());
     }
@@ -101,10 +101,7 @@ pub fn destroy_by_force(home: &Home, id: &str, cause: &str) -> Result<DeletionRe
     let place = Place::of(home, id);
     let mut store = Store::open(home)?;
     let report = deletion_report(&place, &store.get(id)?);
-    let report = match store.destroyed(id, cause, &report)? {
-        Outcome::Moved => report,
-        Outcome::Already => store.get(id)?.report.unwrap_or_default(),
-    };
+    let report = store.destroyed(id, cause, report)?;
     for _ in 0..KILL_LOOKS {
         if !place.lock().exists() || place.take_lock().is_some() {
             break;

@@ -250,13 +250,15 @@ impl Store {
         self.change(id, action, cause, None)
     }
 
-    /// Records that a sandbox is gone, with what there is to say about it. Reports of the longest gone are dropped.
-    pub fn destroyed(&mut self, id: &str, cause: &str, report: &DeletionReport) -> Result<Outcome> {
-        let outcome = self.change(id, Action::Destroy, cause, Some(report))?;
+    /// Records that a sandbox is gone, with what there is to say about it. Returns the report that is kept: the first one,
+    /// with its place in the audit log. Reports of the longest gone are dropped.
+    pub fn destroyed(&mut self, id: &str, cause: &str, report: DeletionReport) -> Result<DeletionReport> {
+        self.change(id, Action::Destroy, cause, Some(&report))?;
+        let kept = self.get(id).ok().and_then(|record| record.report);
         let old = "state = 'destroyed' AND id NOT IN (SELECT id FROM sandboxes WHERE state = 'destroyed' \
                    ORDER BY since_ms DESC LIMIT ?1)";
         self.db.execute(&format!("DELETE FROM sandboxes WHERE {old}"), [MAX_REPORTS]).map_err(broken)?;
-        Ok(outcome)
+        Ok(kept.unwrap_or(report))
     }
 
     /// Drops the records of all sandboxes that are gone. Returns how many.

@@ -19,10 +19,33 @@ fn a_name_is_taken_by_the_living_and_free_after_the_end() {
         store.create("mvm-2", &request("box"), "d", &Policy::default()).unwrap_err().code,
         ErrorCode::AlreadyExists
     );
-    store.destroyed("mvm-1", "asked", &DeletionReport { id: "mvm-1".into(), ..Default::default() }).unwrap();
+    store.destroyed("mvm-1", "asked", DeletionReport { id: "mvm-1".into(), ..Default::default() }).unwrap();
     assert!(store.create("mvm-2", &request("box"), "d", &Policy::default()).unwrap().1);
     assert_eq!(store.find("box").unwrap().id, "mvm-2");
     assert_eq!(store.find_destroyed("box").unwrap().unwrap().report.unwrap().id, "mvm-1");
+}
+
+#[test]
+fn the_report_of_an_end_says_where_the_audit_log_has_it() {
+    let (_dir, _, mut store) = store();
+    store.create("mvm-1", &request("box"), "d", &Policy::default()).unwrap();
+    let report = store.destroyed("mvm-1", "asked", DeletionReport::default()).unwrap();
+    let entry = store.evidence().log().entry(report.audit_id.unwrap()).unwrap();
+    assert_eq!((entry.event.as_str(), entry.sandbox.as_deref()), ("sandbox.destroyed", Some("mvm-1")));
+    let again = store.destroyed("mvm-1", "again", DeletionReport { name: "other".into(), ..Default::default() });
+    assert_eq!(again.unwrap(), report);
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_allows_nothing() {
+    let (_dir, home, mut store) = store();
+    store.create("mvm-1", &request("box"), "d", &Policy::default()).unwrap();
+    store.db.execute("UPDATE sandboxes SET policy = '{}'", []).unwrap();
+    let policy = Store::open(&home).unwrap().get("mvm-1").unwrap().policy;
+    let plan = policy.admit(crate::policy::Operation::Exec, &crate::policy::Ask::default());
+    assert!(!plan.allowed && plan.denials[0].rule == "profile.recorded");
+    assert!(crate::policy::first_missing(&policy.require, &[]).is_some());
+    store.destroyed("mvm-1", "asked", DeletionReport::default()).unwrap();
 }
 
 #[test]
@@ -83,6 +106,6 @@ fn environments_go_with_the_sandbox() {
     let (_dir, _, mut store) = store();
     let env = [("TOKEN".to_owned(), "secret".to_owned())].into();
     store.create("mvm-1", &CreateRequest { env, ..request("box") }, "d", &Policy::default()).unwrap();
-    store.destroyed("mvm-1", "asked", &DeletionReport::default()).unwrap();
+    store.destroyed("mvm-1", "asked", DeletionReport::default()).unwrap();
     assert!(store.get("mvm-1").unwrap().request.env.is_empty());
 }

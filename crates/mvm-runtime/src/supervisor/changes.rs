@@ -268,7 +268,7 @@ impl Supervisor {
             return Ok(record.report.unwrap_or_default());
         }
         let report = sandboxes::deletion_report(&self.place, &record);
-        self.store().destroyed(&self.id, cause, &report)?;
+        let report = self.store().destroyed(&self.id, cause, report)?;
         self.announce(cause)?;
         self.place.remove();
         self.over.notify_one();
