@@ -76,6 +76,8 @@ pub struct Job {
     /// The way to an input that broke off, which stays open.
     broken_off: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
     result: watch::Sender<Option<JobResult>>,
+    /// Held by whoever ends it: its end is recorded once.
+    ending: Mutex<()>,
     /// Told when its machine is about to be saved.
     suspend: Notify,
     /// Our side of it while its machine is saved, and nobody stays with it.
@@ -270,6 +272,7 @@ impl Jobs {
             input: Mutex::new(request.stdin.then_some(input)),
             broken_off: Mutex::default(),
             result: watch::Sender::new(None),
+            ending: Mutex::default(),
             suspend: Notify::new(),
             parked: watch::Sender::new(None),
             request,
@@ -422,6 +425,7 @@ struct Desk {
 
 /// Ends a command, once. What is on record of its end is so before anybody learns of it.
 fn finish(job: &Job, desk: &Desk, result: JobResult) {
+    let _ending = job.ending.lock().unwrap_or_else(PoisonError::into_inner);
     if !job.runs() {
         return;
     }
@@ -439,15 +443,9 @@ fn finish(job: &Job, desk: &Desk, result: JobResult) {
         desk.log.say(&format!("{} has no record: {why}", job.run_id));
     }
     let result = JobResult { unrecorded, ..result };
-    job.result.send_if_modified(|known| {
-        let first = known.is_none();
-        if first {
-            job.parked.send_replace(None);
-            desk.log.say(&format!("{} ended: {}", job.run_id, result.in_words()));
-            *known = Some(result);
-        }
-        first
-    });
+    job.parked.send_replace(None);
+    desk.log.say(&format!("{} ended: {}", job.run_id, result.in_words()));
+    job.result.send_replace(Some(result));
     job.redaction().close();
     job.output.close(held);
 }

@@ -159,6 +159,7 @@ fn load(saved: SavedJob, known: &Arc<Known>, sandbox_id: &str) -> Result<Job> {
         input: Mutex::new(input),
         broken_off: Mutex::default(),
         result: watch::Sender::new(saved.result),
+        ending: Mutex::default(),
         suspend: Notify::new(),
         parked: watch::Sender::new(parked),
         request: saved.request,
