@@ -29,12 +29,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let shift = match unit.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
+    let shift = match unit.to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
         _ => return Err("not a size; write it like 64K, 512M or 4G".into()),
     };
     let value: u64 = number.parse().map_err(|_| "not a size; write it like 64K, 512M or 4G".to_owned())?;
@@ -74,7 +74,8 @@ mod tests {
         assert_eq!(parse_size("4G"), Ok(4 << 30));
         assert_eq!(parse_size("64k"), Ok(64 << 10));
         assert_eq!(parse_size("1MiB"), Ok(1 << 20));
-        for bad in ["-1", "x", "", "1.5G", "99999999999999999999", "99999999999999T"] {
+        assert_eq!((parse_size("7B"), parse_size("2kb")), (Ok(7), Ok(2 << 10)));
+        for bad in ["-1", "x", "", "1.5G", "1KBB", "1KiBiB", "1IB", "99999999999999999999", "99999999999999T"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }
