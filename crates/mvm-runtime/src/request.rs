@@ -80,6 +80,7 @@ pub fn as_in_snapshot(request: CreateRequest, saved: &CreateRequest) -> Result<C
     };
     let mut env = saved.env.clone();
     env.extend(request.env);
+    let both = |saved: &[String], asked: &[String]| [saved, asked].concat();
     Ok(CreateRequest {
         image: saved.image.clone(),
         cpus: saved.cpus,
@@ -88,7 +89,8 @@ pub fn as_in_snapshot(request: CreateRequest, saved: &CreateRequest) -> Result<C
         env,
         profile,
         accept_risk: request.accept_risk || saved.accept_risk,
-        require: [saved.require.clone(), request.require].concat(),
+        require: both(&saved.require, &request.require),
+        allow_missing: both(&saved.allow_missing, &request.allow_missing),
         ..request
     })
 }

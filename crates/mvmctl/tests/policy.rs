@@ -244,6 +244,30 @@ fn what_was_decided_survives_a_save_and_memory_keeps_its_profile() {
 }
 
 #[test]
+fn layers_that_the_caller_named_hold_for_what_is_restored_too() {
+    let profiles = Profiles::new(&[("loose", "extends = \"restrictive\"\n[isolation]\nrequire = []\n")]);
+    let (sandbox, copy) = (Sandbox("layered".into()), Sandbox("layered-2".into()));
+    let up = ["up", "--image", "base", "--name", "layered", "--profile", "loose"];
+    let named = ["--require", "seccomp", "--require", "cgroup", "--allow-missing", "cgroup"];
+    for args in [
+        &[&up[..], &named].concat()[..],
+        &["snapshot", "save", "layered", "--name", "layered-snap"],
+        &["restore", "layered-snap", "--name", "layered-2"],
+        &["snapshot", "rm", "layered-snap"],
+    ] {
+        let ran = profiles.mvmctl(args);
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+    }
+    let layers = |sandbox: &Sandbox| {
+        let lines = sandbox.inspect()["plan"]["lines"].as_array().unwrap().clone();
+        lines.into_iter().find(|line| line["rule"] == "isolation.layers").unwrap()["effect"].clone()
+    };
+    assert_eq!(layers(&copy), layers(&sandbox));
+    let said = layers(&copy).as_str().unwrap().to_owned();
+    assert!(said.contains("confined by: seccomp;") && said.ends_with("as the caller said: cgroup"), "{said}");
+}
+
+#[test]
 fn profiles_are_shown_checked_and_explained() {
     let profiles = Profiles::new(&[
         ("mine", "extends = \"restrictive\"\ndescription = \"for tests\"\n[env]\nallow = [\"LANG\"]\n"),
