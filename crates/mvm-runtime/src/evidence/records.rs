@@ -26,6 +26,8 @@ pub const RECORD: &str = "record";
 pub const RECEIPT: &str = "receipt";
 /// See [`RECORD`].
 pub const PROOF: &str = "proof";
+/// Old records are looked for after a command whose id ends so: one in 256, because ids are random.
+const PRUNE_AFTER: &str = "00";
 
 /// What is kept of a command.
 #[derive(Debug, Serialize, Deserialize)]
@@ -125,8 +127,7 @@ pub fn write(home: &Home, testimony: &Testimony, witness: &Witness, statement: &
     let bytes = serde_json::to_vec(&record).map_err(damaged)?;
     let of = Ended::new(&testimony.run_id, &testimony.sandbox_id)?;
     write_whole(&of.path(home, RECORD), &bytes)?;
-    // Once in 256: the salt is as good as a die.
-    if record.salt.starts_with("00") {
+    if of.run_id.ends_with(PRUNE_AFTER) {
         prune(home);
     }
     Ok(())
@@ -142,7 +143,7 @@ pub fn find(home: &Home, of: &Ended) -> Result<Record> {
 }
 
 /// Removes the oldest records, with the receipts that were made from them. Returns how many.
-pub fn prune(home: &Home) -> usize {
+fn prune(home: &Home) -> usize {
     let entries = fs::read_dir(home.runs()).into_iter().flatten().flatten();
     let mut records: Vec<(SystemTime, PathBuf)> = entries
         .map(|entry| entry.path())
@@ -167,5 +168,46 @@ pub fn read(home: &Home, of: &Ended, ending: &str) -> Result<Option<Vec<u8>>> {
     match fs::read(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         read => read.map(Some).context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A home whose records have these ages, in days; the name of each is its place.
+    fn kept(ages: impl Iterator<Item = u64>) -> (tempfile::TempDir, Home, impl Fn(usize) -> Ended) {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        home.create().unwrap();
+        let ended = |n: usize| Ended::new(&format!("run-{n:016x}"), "mvm-000000000000").unwrap();
+        for (n, days) in ages.enumerate() {
+            let file = fs::File::create(ended(n).path(&home, RECORD)).unwrap();
+            // Apart by milliseconds, so that the order is known.
+            let at = SystemTime::now() - Duration::from_secs(days * 86_400) + Duration::from_millis(n as u64);
+            file.set_modified(at).unwrap();
+        }
+        (dir, home, ended)
+    }
+
+    #[test]
+    fn records_and_their_receipts_go_when_they_are_old() {
+        let (_dir, home, ended) = kept([91, 89, 120, 0].into_iter());
+        for ending in [RECEIPT, PROOF] {
+            fs::write(ended(0).path(&home, ending), "").unwrap();
+        }
+        assert_eq!(prune(&home), 2);
+        let left = |n: usize| [RECORD, RECEIPT, PROOF].map(|ending| ended(n).path(&home, ending).exists());
+        assert_eq!([left(0), left(2)], [[false; 3]; 2]);
+        assert_eq!([left(1), left(3)], [[true, false, false]; 2]);
+    }
+
+    #[test]
+    fn the_newest_of_many_records_are_kept() {
+        let (_dir, home, ended) = kept(std::iter::repeat_n(1, MAX_RECORDS + 3));
+        assert_eq!(prune(&home), 3);
+        let there = |n: usize| ended(n).path(&home, RECORD).exists();
+        assert_eq!([0, 1, 2, 3, MAX_RECORDS + 2].map(there), [false, false, false, true, true]);
+        assert_eq!(prune(&home), 0);
     }
 }
