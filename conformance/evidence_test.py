@@ -109,6 +109,22 @@ def proof(text: str, pem: str) -> tuple[str, int, dict[str, object]]:
     return origin, place, json.loads(entry)
 
 
+def commitment(field: str, salt: bytes, value: bytes) -> str:
+    return hashlib.sha256(b"mvm-commitment-v1\n" + field.encode() + b"\n" + salt + value).hexdigest()
+
+
+def opening(content: bytes, stated: dict[str, object]) -> tuple[str, bytes]:
+    """The field and the value that an opening proves beside a statement."""
+    said = json.loads(content)
+    assert json.dumps(said, separators=(",", ":"), sort_keys=True).encode() + b"\n" == content, "another spelling"
+    assert sorted(said) == ["field", "run_id", "salt", "type", "value"] and said["type"] == "urn:mvm:opening:v1"
+    field, value = said["field"], base64.b64decode(said["value"], validate=True)
+    assert said["run_id"] == stated["predicate"]["run"]["run_id"], "of another run"
+    made = commitment(field, bytes.fromhex(said["salt"]), value)
+    assert made == stated["predicate"]["commitments"][field], "not what was committed to"
+    return field, value
+
+
 def bundle(path: Path) -> list[bytes]:
     """The entries of a bundle of C2SP tlog-tiles."""
     content, entries = path.read_bytes(), []
@@ -166,9 +182,23 @@ class Vectors(unittest.TestCase):
         for field, value in opened["values"].items():
             if not isinstance(value, str):
                 value = json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
-            digest = hashlib.sha256(b"mvm-commitment-v1\n" + field.encode() + b"\n" + salt + value.encode()).hexdigest()
+            own = hashlib.sha256(b"mvm-salt-v1\n" + field.encode() + b"\n" + salt).digest()
+            self.assertEqual(own.hex(), opened["salts"][field], field)
+            digest = commitment(field, own, value.encode())
             self.assertEqual(digest, opened["commitments"][field], field)
             self.assertEqual(digest, stated["predicate"]["commitments"][field], field)
+
+    def test_an_opening_proves_one_value(self) -> None:
+        stated = dsse((VECTORS / "receipt.json").read_bytes(), self.pem)
+        proven = {row["file"]: opening((VECTORS / row["file"]).read_bytes(), stated)
+                  for row in self.expected["openings"] if not row["refusal"]}
+        self.assertEqual(proven, {"opening.json": ("stdout", b"hello\n"),
+                                  "opening-of-argv.json": ("argv", b'["sh","-c","echo hello"]')})
+        others = [row["file"] for row in self.expected["openings"] if row["refusal"]]
+        self.assertGreaterEqual(len(others), 9)
+        for name in others:
+            with self.subTest(name), self.assertRaises((AssertionError, KeyError, ValueError)):
+                opening((VECTORS / name).read_bytes(), stated)
 
     def test_the_log_is_a_tiled_one(self) -> None:
         _, size, signed = checkpoint((VECTORS / "log/checkpoint").read_text(), self.pem)

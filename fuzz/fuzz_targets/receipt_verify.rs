@@ -6,9 +6,13 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use mvm_evidence::notary::verify_logged;
-use mvm_evidence::{Envelope, Proof, PublicKey, Statement, Verified};
+use mvm_evidence::{Envelope, Opening, Proof, PublicKey, Statement, Verified};
 
 const RECEIPT: &[u8] = include_bytes!("../../docs/evidence/vectors/receipt.json");
+const OPENINGS: [&[u8]; 2] = [
+    include_bytes!("../../docs/evidence/vectors/opening.json"),
+    include_bytes!("../../docs/evidence/vectors/opening-of-argv.json"),
+];
 const PROOF: &[u8] = include_bytes!("../../docs/evidence/vectors/receipt.json.tlog-proof");
 
 static KEYS: LazyLock<Vec<PublicKey>> = LazyLock::new(|| {
@@ -31,5 +35,9 @@ fuzz_target!(|data: &[u8]| {
     assert!(Envelope::verify(data, &KEYS).is_err() || data == RECEIPT, "accepted");
     // Signatures of strangers may stand below the log's own.
     assert!(verify_logged(&VERIFIED, data, &KEYS).is_err() || data.starts_with(PROOF), "accepted");
+    if let Ok(opening) = Opening::from_bytes(data) {
+        assert_eq!(opening.to_bytes().as_deref(), Ok(data));
+        assert!(opening.check(&VERIFIED.statement).is_err() || OPENINGS.contains(&data), "accepted");
+    }
     let _ = PublicKey::from_pem(&String::from_utf8_lossy(data));
 });

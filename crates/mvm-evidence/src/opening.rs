@@ -13,7 +13,9 @@ use crate::digest::Digest;
 use crate::refusal::{Part, Refusal};
 use crate::statement::Statement;
 
-/// The longest opening, in bytes: of a value of 16 MiB.
+/// The longest value that can be opened, in bytes.
+pub const MAX_VALUE: usize = 16 << 20;
+/// Longer than any opening, in bytes.
 pub const MAX_OPENING: usize = 24 << 20;
 
 /// A value of a run, and what proves it.
@@ -24,7 +26,7 @@ pub struct Opening {
     pub field: String,
     /// The run.
     pub run_id: String,
-    /// The salt, in hex.
+    /// The salt of this commitment, in hex.
     pub salt: String,
     /// `urn:mvm:opening:v1`.
     #[serde(rename = "type")]
@@ -37,8 +39,12 @@ pub struct Opening {
 pub const OPENING_TYPE: &str = "urn:mvm:opening:v1";
 
 impl Opening {
-    /// Opens a commitment of a statement. Refused if the value is not the one that was committed to.
+    /// Opens a commitment of a statement. `salt` is the commitment's own ([`Salt::of_field`]). Refused if the value is not the
+    /// one that was committed to, or is longer than [`MAX_VALUE`].
     pub fn new(statement: &Statement, field: Field, salt: &Salt, value: &[u8]) -> Result<Opening, Refusal> {
+        if value.len() > MAX_VALUE {
+            return Err(Refusal::TooLarge(Part::Opening));
+        }
         let opening = Opening {
             field: field.name().to_owned(),
             run_id: statement.run.run_id.clone(),

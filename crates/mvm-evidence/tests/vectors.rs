@@ -16,7 +16,8 @@ use mvm_evidence::envelope::PAYLOAD_TYPE;
 use mvm_evidence::notary::{self, verify_logged};
 use mvm_evidence::statement::Commitments;
 use mvm_evidence::{
-    Digest, Durability, Entry, Envelope, Field, Log, PublicKey, Refusal, Salt, Signer, Statement, canonical, verify,
+    Digest, Durability, Entry, Envelope, Field, Log, Opening, PublicKey, Refusal, Salt, Signer, Statement, canonical,
+    verify,
 };
 use serde_json::{Value, json};
 
@@ -30,21 +31,29 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/evidence/vectors")
 }
 
-/// What went in and came out of the run of the vectors.
-fn values() -> (Salt, Vec<String>, BTreeMap<String, String>) {
-    let salt = Salt::from_bytes(std::array::from_fn(|n| n as u8));
+/// The salt of one commitment of the run of the vectors.
+fn salt(field: Field) -> Salt {
+    run_salt().of_field(field)
+}
+
+fn run_salt() -> Salt {
+    Salt::from_bytes(std::array::from_fn(|n| n as u8))
+}
+
+/// What went into it.
+fn values() -> (Vec<String>, BTreeMap<String, String>) {
     let argv = ["sh", "-c", "echo hello"].map(str::to_owned).to_vec();
-    (salt, argv, BTreeMap::from([("LANG".to_owned(), "C.UTF-8".to_owned())]))
+    (argv, BTreeMap::from([("LANG".to_owned(), "C.UTF-8".to_owned())]))
 }
 
 fn commitments() -> Commitments {
-    let (salt, argv, env) = values();
+    let (argv, env) = values();
     Commitments {
-        argv: commit_argv(&salt, &argv).unwrap(),
-        env: commit_env(&salt, &env).unwrap(),
-        stdin: commit(Field::Stdin, &salt, b""),
-        stdout: commit(Field::Stdout, &salt, b"hello\n"),
-        stderr: commit(Field::Stderr, &salt, b""),
+        argv: commit_argv(&salt(Field::Argv), &argv).unwrap(),
+        env: commit_env(&salt(Field::Env), &env).unwrap(),
+        stdin: commit(Field::Stdin, &salt(Field::Stdin), b""),
+        stdout: commit(Field::Stdout, &salt(Field::Stdout), b"hello\n"),
+        stderr: commit(Field::Stderr, &salt(Field::Stderr), b""),
     }
 }
 
@@ -200,6 +209,40 @@ fn bad_proofs(proof: &str) -> Vec<(&'static str, String, &'static str)> {
     ]
 }
 
+fn opening(field: Field, value: &[u8]) -> String {
+    let opening = Opening::new(&the_statement(), field, &salt(field), value).unwrap();
+    String::from_utf8(opening.to_bytes().unwrap()).unwrap()
+}
+
+/// Openings, with the reason why they are refused beside the good receipt, if they are.
+fn openings() -> Vec<(&'static str, String, Option<&'static str>)> {
+    let argv = opening(Field::Argv, &canonical::to_vec(&values().0).unwrap());
+    let good = opening(Field::Stdout, b"hello\n");
+    let changed = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        good.replacen(from, to, 1)
+    };
+    let (of_field, of_run) = (salt(Field::Stdout).to_hex(), run_salt().to_hex());
+    vec![
+        ("opening.json", good.clone(), None),
+        ("opening-of-argv.json", argv, None),
+        (
+            "opening-of-another-value.json",
+            changed(&STANDARD.encode("hello\n"), &STANDARD.encode("hallo\n")),
+            Some("wrong-opening"),
+        ),
+        ("opening-of-another-field.json", changed("stdout", "stderr"), Some("wrong-opening")),
+        ("opening-of-another-run.json", changed("run-7f3a", "run-0000"), Some("wrong-opening")),
+        ("opening-with-the-salt-of-the-run.json", changed(&of_field, &of_run), Some("wrong-opening")),
+        ("opening-of-version-2.json", changed("opening:v1", "opening:v2"), Some("wrong-opening")),
+        ("opening-with-a-field-more.json", changed("{", "{\"note\":\"\","), Some("unknown-field")),
+        ("opening-without-salt.json", changed(&format!("\"salt\":\"{of_field}\","), ""), Some("wrong-shape")),
+        ("opening-with-spaces.json", changed("\":", "\": "), Some("not-canonical")),
+        ("opening-without-line-end.json", good.trim_end().to_owned(), Some("not-canonical")),
+        ("opening-cut-short.json", format!("{}\n", &good[..good.len() / 2]), Some("not-json")),
+    ]
+}
+
 /// Everything in the directory, and what is expected of it.
 fn vectors() -> Files {
     let mut files = Files::new();
@@ -208,11 +251,13 @@ fn vectors() -> Files {
     let good = Envelope::sign(&the_statement(), &signer()).unwrap().to_bytes();
     let proof = logs(&good, &mut files);
     files.insert("payload.json".to_owned(), the_statement().to_payload().unwrap());
-    let (salt, argv, env) = values();
+    let (argv, env) = values();
+    let salts: BTreeMap<_, _> = Field::ALL.map(|field| (field.name(), salt(field).to_hex())).into_iter().collect();
     files.insert(
         "commitments.json".to_owned(),
         pretty(&json!({
-            "salt": salt.to_hex(),
+            "salt": run_salt().to_hex(),
+            "salts": salts,
             "values": { "argv": argv, "env": env, "stdin": "", "stdout": "hello\n", "stderr": "" },
             "commitments": commitments(),
         })),
@@ -227,11 +272,17 @@ fn vectors() -> Files {
         proofs.push(json!({ "file": name, "refusal": refusal, "exit_status": status(refusal) }));
         files.insert(name.to_owned(), text.into_bytes());
     }
+    let mut opened = Vec::new();
+    for (name, text, refusal) in openings() {
+        opened.push(json!({ "file": name, "refusal": refusal, "exit_status": refusal.map_or(0, status) }));
+        files.insert(name.to_owned(), text.into_bytes());
+    }
     files.insert("receipt.json".to_owned(), good);
     files.insert("receipt.json.tlog-proof".to_owned(), proof.into_bytes());
     files.insert("expected.json".to_owned(), pretty(&json!({
         "receipts": receipts,
         "proofs": proofs,
+        "openings": opened,
         "logs": [
             { "directory": "log", "findings": [] },
             { "directory": "log-edited", "findings": ["checkpoint-differs", "tile-missing", "tile-missing"] },
@@ -290,6 +341,11 @@ fn each_vector_does_what_is_expected_of_it() {
         let included = verify_logged(&receipt, &files[row["file"].as_str().unwrap()], &keys);
         assert_eq!(name(included.map(drop)), row["refusal"], "{row}");
     }
+    for row in rows("openings") {
+        let opening = Opening::from_bytes(&files[row["file"].as_str().unwrap()]);
+        let opened = opening.and_then(|opening| opening.check(&receipt.statement));
+        assert_eq!(name(opened.map(drop)), row["refusal"], "{row}");
+    }
     for row in rows("logs") {
         let witnesses: Vec<_> = row["witness"].as_str().map(|file| files[file].clone()).into_iter().collect();
         let report = verify(&directory().join(row["directory"].as_str().unwrap()), &keys, &witnesses).unwrap();
@@ -304,7 +360,7 @@ fn the_page_shows_the_vectors() {
     let page = fs::read_to_string(directory().join("../../evidence.md")).unwrap();
     let files = checked_in();
     let text = |name: &str| String::from_utf8(files[name].clone()).unwrap();
-    for name in ["receipt.json", "receipt.json.tlog-proof", "key.pem", "log/checkpoint"] {
+    for name in ["receipt.json", "receipt.json.tlog-proof", "key.pem", "log/checkpoint", "opening.json"] {
         assert!(page.contains(text(name).trim_end()), "docs/evidence.md does not show {name} as it is");
     }
     assert!(page.contains(&text("payload.json")), "docs/evidence.md does not show the payload as it is");

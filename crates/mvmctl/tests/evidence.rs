@@ -229,6 +229,13 @@ fn receipts_are_verified_offline() {
         assert_eq!(object["verified"], row["refusal"].is_null());
         assert_eq!(object["refusal"]["name"], row["refusal"], "{row}");
     }
+    for row in expected["openings"].as_array().unwrap() {
+        let ran = with(&[&vector("receipt.json"), "--opening", &vector(row["file"].as_str().unwrap()), "--json"]);
+        let object: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(ran.code, row["exit_status"], "{row}: {ran:?}");
+        assert_eq!(object["opened"].is_null(), ran.code != 0, "{row}: {object}");
+        assert_eq!(object["refusal"]["name"], row["refusal"], "{row}");
+    }
 }
 
 #[test]
@@ -246,6 +253,17 @@ fn a_verified_receipt_says_what_was_proven_and_what_was_only_said() {
     }
     assert!(after.contains("exit code  0"), "{shown}");
     assert!(verify(&alone).stdout.contains("not checked: there is no "), "{:?}", verify(&alone));
+    let with_opening = [
+        "receipt",
+        "verify",
+        &vector("receipt.json"),
+        "--key",
+        &vector("key.pem"),
+        "--opening",
+        &vector("opening-of-argv.json"),
+    ];
+    let opened = mvmctl(nowhere(), &with_opening);
+    assert!(opened.stdout.ends_with("Its argv is proven to be\n[\"sh\",\"-c\",\"echo hello\"]\n"), "{opened:?}");
     // A proof that lies beside it is checked without being asked for.
     fs::copy(vector("proof-of-another-place.tlog-proof"), format!("{alone}.tlog-proof")).unwrap();
     assert_eq!(verify(&alone).code, 51);

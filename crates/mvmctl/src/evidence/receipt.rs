@@ -6,7 +6,7 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mvm_evidence::envelope::MAX_ENVELOPE;
-use mvm_evidence::opening::MAX_OPENING;
+use mvm_evidence::opening::{MAX_OPENING, MAX_VALUE};
 use mvm_evidence::proof::MAX_PROOF;
 use mvm_evidence::statement::{GuestReported, HostObserved, Isolation, Limits, RunKind, Statement};
 use mvm_evidence::{Envelope, Field, Included, Opening, PublicKey, Refusal, Verified, notary};
@@ -135,12 +135,12 @@ fn value(args: &ReceiptOpenArgs, field: Field, record: &Record) -> Result<Vec<u8
         Some(file) if file.as_os_str() == "-" => {
             let mut bytes = Vec::new();
             std::io::stdin()
-                .take(MAX_OPENING as u64)
+                .take(MAX_VALUE as u64 + 1)
                 .read_to_end(&mut bytes)
                 .map_err(|e| Error::io(what.clone(), e))?;
             bytes
         }
-        Some(file) => read(file, MAX_OPENING)?,
+        Some(file) => read(file, MAX_VALUE)?,
     };
     match field {
         Field::Argv | Field::Env => {
