@@ -5,7 +5,7 @@ MVMCTL := target/release/mvmctl
 # What the tests run with: the program that cargo's tests have built, in a home of its own.
 TESTED := PATH="$(CURDIR)/target/debug:$$PATH" MVM_HOME="$(CURDIR)/target/tmp/mvm-home"
 
-.PHONY: demo test conformance lifecycle deps test-deps build lint fmt bench boots faults openapi fuzz clean
+.PHONY: demo test conformance lifecycle deps test-deps build lint fmt bench boots faults openapi schemas fuzz clean
 
 ## Installs what is missing, builds, sets up, and says hello from inside a microVM.
 demo: build
@@ -18,6 +18,7 @@ test: test-deps lint
 	$(TESTED) /usr/bin/python3 conformance/raw_client.py
 	$(TESTED) /usr/bin/python3 conformance/api_test.py
 	$(TESTED) /usr/bin/python3 conformance/docs_test.py
+	$(TESTED) /usr/bin/python3 conformance/policy_test.py
 	$(TESTED) /usr/bin/python3 conformance/evidence_test.py
 	$(TESTED) /usr/bin/python3 conformance/faults.py
 	@$(MAKE) --no-print-directory conformance
@@ -57,6 +58,10 @@ faults: build
 ## Writes the document of the API on each sandbox's socket.
 openapi: build
 	$(MVMCTL) openapi > docs/openapi.json
+
+## Writes the JSON Schema of plans. That of profiles is written by hand.
+schemas: build
+	$(MVMCTL) policy schema plan > docs/schemas/plan.schema.json
 
 ## Measures this machine and writes the figures into docs/performance.md.
 bench: build

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use mvm_runtime::policy::{self, Ask, NO_NETWORK, Profile, RULES, Rule};
+use mvm_runtime::text::harmless;
 use mvm_runtime::vmm::confine::Layer;
 use mvm_runtime::{Error, ErrorCode, Result, units};
 use mvm_wire::api::Plan;
@@ -131,7 +132,8 @@ fn list(json: bool) -> Result<u8> {
     }
     let mut rows = vec![vec!["PROFILE".to_owned(), "WHAT FOR".to_owned()]];
     rows.extend(all.iter().map(|(name, profile)| {
-        let about = profile.as_ref().map_or_else(|error| format!("unusable: {}", error.why), |p| p.description.clone());
+        let about =
+            profile.as_ref().map_or_else(|error| format!("unusable: {}", error.why), |p| harmless(&p.description));
         vec![name.clone(), about]
     }));
     output::table(&rows);
@@ -145,7 +147,7 @@ fn show(name: &str, json: bool) -> Result<u8> {
         output::print_json(&json!({ "profile": profile, "digest": policy::digest(&profile) }));
         return Ok(output::SUCCESS);
     }
-    output::line(&format!("{}: {}", profile.name, profile.description));
+    output::line(&format!("{}: {}", profile.name, harmless(&profile.description)));
     output::table(&fields(&profile).map(|(field, value)| vec![format!("  {field}"), value]));
     output::line(&format!("  digest  {}", policy::digest(&profile)));
     output::line(&format!("  try:  mvmctl run --profile {name} --dry-run -- true"));

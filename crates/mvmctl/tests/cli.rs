@@ -300,6 +300,15 @@ fn the_api_document_is_up_to_date() {
 }
 
 #[test]
+fn the_schemas_are_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    for of in ["profile", "plan"] {
+        let printed = mvmctl(dir.path(), &["policy", "schema", of]).stdout;
+        assert!(printed == checked_in(&format!("docs/schemas/{of}.schema.json")), "{of}: run: make schemas");
+    }
+}
+
+#[test]
 fn the_readme_names_every_command() {
     let dir = tempfile::tempdir().unwrap();
     let help = mvmctl(dir.path(), &["--help"]).stdout;

@@ -57,7 +57,12 @@ pub fn check(path: &Path) -> Result<Profile> {
             .hint("give it another name"));
     }
     check_name(&name, &format!("use the profile {}", path.display()), "mvm-")?;
-    build(&name, path, &mut vec![name.clone()])
+    build(&name, &path.display().to_string(), &read(path)?, &mut vec![name.clone()])
+}
+
+/// The profile that is written in a text, as [`check`] finds it in a file.
+pub fn parse(name: &str, text: &str) -> Result<Profile> {
+    build(name, name, text, &mut vec![name.to_owned()])
 }
 
 /// `chain` holds the names that led here.
@@ -79,13 +84,13 @@ fn resolve(name: &str, chain: &mut Vec<String>) -> Result<Profile> {
         let why = format!("there is none of this name; there are {}", names().join(", "));
         Error::new(ErrorCode::NotFound, format!("cannot use the profile {name}"), why).hint("mvmctl policy show")
     })?;
-    build(name, &path, chain)
+    build(name, &path.display().to_string(), &read(&path)?, chain)
 }
 
-fn build(name: &str, path: &Path, chain: &mut Vec<String>) -> Result<Profile> {
-    let what = || format!("cannot use the profile {}", path.display());
-    let text = read(path)?;
-    let written: Written = toml::from_str(&text).map_err(|e| invalid(what(), place(&text, &e)))?;
+/// `place` is where the text was found.
+fn build(name: &str, place: &str, text: &str, chain: &mut Vec<String>) -> Result<Profile> {
+    let what = || format!("cannot use the profile {place}");
+    let written: Written = toml::from_str(text).map_err(|e| invalid(what(), spot(text, &e)))?;
     let base = resolve(written.extends.as_deref().unwrap_or(DEFAULT_PROFILE), chain)?;
     let profile = written.apply(name, base);
     match contradiction(&profile) {
@@ -121,7 +126,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// What is wrong, and where.
-fn place(text: &str, error: &toml::de::Error) -> String {
+fn spot(text: &str, error: &toml::de::Error) -> String {
     let why = harmless(error.message()).replace('\n', " ");
     let Some(at) = error.span().map(|span| span.start.min(text.len())) else { return why };
     let before = text.get(..at).unwrap_or(text);

@@ -105,7 +105,8 @@ impl<'a> Judge<'a> {
         let rules = &self.profile.user;
         self.enforced.user = if asked.is_empty() { rules.default.clone() } else { asked.to_owned() };
         self.enforced.unprivileged = !rules.root;
-        let who = if self.enforced.user.is_empty() { "the image's user" } else { &self.enforced.user };
+        let named = crate::text::harmless(&self.enforced.user);
+        let who = if named.is_empty() { "the image's user" } else { &named };
         if rules.root {
             return self.line(RULE, format!("runs as {who}; root is allowed"));
         }

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use utoipa::PartialSchema;
 use utoipa::openapi::{RefOr, Schema};
 
-pub use file::{check, directory, load, names};
+pub use file::{check, directory, load, names, parse};
 pub use profile::{BUILT_IN, Directories, NO_NETWORK, Names, Ports, Profile, built_in, mandatory};
 pub use rules::{RULES, Rule, find};
 pub use written::Written;
@@ -30,7 +30,7 @@ pub const DEFAULT_PROFILE: &str = "standard";
 /// What a plan says it is.
 pub const PLAN_SCHEMA: &str = "mvm.plan/v1";
 /// The JSON Schema of a profile's file.
-pub const PROFILE_JSON_SCHEMA: &str = include_str!("profile.schema.json");
+pub const PROFILE_JSON_SCHEMA: &str = include_str!("../../../../docs/schemas/profile.schema.json");
 /// Where commands find room to write, and start, when the root is read-only.
 const SCRATCH: &str = "/tmp";
 
@@ -232,6 +232,7 @@ pub fn plan_json_schema() -> serde_json::Value {
     let mut whole = schema(Plan::schema());
     whole["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     whole["title"] = "A plan of mvm's policy".into();
+    whole["properties"]["schema"]["const"] = PLAN_SCHEMA.into();
     whole["$defs"] = serde_json::json!({
         "PlanLine": schema(PlanLine::schema()),
         "Denial": schema(Denial::schema()),

@@ -155,10 +155,7 @@ proptest! {
 
     #[test]
     fn any_text_is_a_profile_or_an_error(text in ".{0,200}") {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("p.toml");
-        std::fs::write(&path, &text).unwrap();
-        let _ = check(&path);
+        let _ = parse("any", &text);
     }
 }
 
@@ -166,7 +163,9 @@ fn written(text: &str) -> Result<Profile> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mine.toml");
     std::fs::write(&path, text).unwrap();
-    check(&path)
+    let found = check(&path);
+    assert_eq!(found.as_ref().ok(), parse("mine", text).as_ref().ok(), "a file is what its text is");
+    found
 }
 
 #[test]
@@ -224,4 +223,42 @@ fn a_profile_that_others_could_have_written_is_refused() {
     std::fs::write(&path, vec![b'#'; 70 << 10]).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     assert!(check(&path).unwrap_err().why.contains("larger"));
+}
+
+/// The names of an object's members, with those of the objects in it.
+fn members(prefix: &str, value: &serde_json::Value, into: &mut Vec<String>) {
+    for (name, inner) in value.as_object().unwrap() {
+        let name = format!("{prefix}{name}");
+        match inner.is_object() {
+            true => members(&format!("{name}."), inner, into),
+            false => into.push(name),
+        }
+    }
+}
+
+#[test]
+fn the_schema_knows_the_fields_and_the_layers_that_there_are() {
+    let schema: serde_json::Value = serde_json::from_str(PROFILE_JSON_SCHEMA).unwrap();
+    let mut described = Vec::new();
+    for (name, field) in schema["properties"].as_object().unwrap() {
+        let field = match field["$ref"].as_str() {
+            Some(there) => schema.pointer(there.trim_start_matches('#')).unwrap(),
+            None => field,
+        };
+        match field["properties"].as_object() {
+            Some(inner) => described.extend(inner.keys().map(|inner| format!("{name}.{inner}"))),
+            None => described.push(name.clone()),
+        }
+    }
+    let mut there = vec!["extends".to_owned()];
+    members("", &serde_json::to_value(built_in("restrictive").unwrap()).unwrap(), &mut there);
+    let there = there.into_iter().filter(|name| name != "name").map(|name| match name.as_str() {
+        "env" | "secrets" | "ports" => format!("{name}.allow"),
+        _ => name,
+    });
+    let set = |names: Vec<String>| names.into_iter().collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(set(described), set(there.collect()));
+    let layers = &schema["properties"]["isolation"]["properties"]["require"]["items"]["enum"];
+    let all: Vec<String> = Layer::ALL.into_iter().map(Layer::name).chain([NO_NETWORK.to_owned()]).collect();
+    assert_eq!(*layers, serde_json::json!(all));
 }
