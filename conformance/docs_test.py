@@ -5,10 +5,11 @@ Needs mvmctl on the PATH and what `mvmctl setup` prepares. Usage: conformance/do
 
 A ```console block has lines `$ command` (`> ` continues one), each followed by its output. In the output `…` stands for
 any text within a line, and a line of only `…` for any lines. The commands of a page run in one shell, in an empty
-directory.
+directory that is their HOME.
 """
 
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -55,11 +56,19 @@ def matches(shown: str, output: str) -> bool:
     return re.fullmatch("".join(map(pattern, shown.splitlines())), output) is not None
 
 
+def mvm_home() -> str:
+    data = os.environ.get("XDG_DATA_HOME") or f"{os.environ['HOME']}/.local/share"
+    return os.environ.get("MVM_HOME") or f"{data}/mvm"
+
+
 def outputs(shown: list[Shown], directory: str) -> list[str]:
     """What the commands write, both streams together, run one after the other in one shell."""
     script = "".join(f"echo '{MARK}'\n{one.command}\n" for one in shown)
     shell = ["timeout", "--kill-after=5", str(LIMIT_SECONDS), "bash", "-c", script]
-    done = subprocess.run(shell, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    # What a page writes into a home is not to be found in that of whoever runs this; mvm's files are.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    env |= {"HOME": directory, "MVM_HOME": mvm_home()}
+    done = subprocess.run(shell, cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
     # Output without a last newline stands before the mark on its line.
     parts = done.stdout.split(f"{MARK}\n")[1:]

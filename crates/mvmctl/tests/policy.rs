@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use common::{Ran, Sandbox, command, home, json, mvmctl, run};
+use mvm_runtime::units;
 use serde_json::Value;
 
 /// A directory of profiles for one test.
@@ -312,4 +313,105 @@ fn permissive_has_to_be_meant() {
     let ran = run(&["--profile", "permissive"], &["true"]);
     assert!(ran.code == 126 && ran.stderr.contains("--accept-risk"), "{ran:?}");
     assert_eq!(run(&["--profile", "permissive", "--accept-risk"], &["true"]).code, 0);
+}
+
+/// `docs/policy.md`.
+fn page() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/policy.md")).unwrap()
+}
+
+/// A value of a profile as the page's table has it.
+fn cell(field: &str, value: &Value) -> String {
+    let number = value.as_u64();
+    match (field, value) {
+        ("limits.time" | "limits.ttl", Value::Number(_)) => units::duration(number.unwrap()),
+        ("limits.memory" | "limits.disk" | "limits.output" | "root.scratch", Value::Number(_)) => {
+            units::size(number.unwrap())
+        }
+        (_, Value::Null) => "none".to_owned(),
+        (_, Value::Bool(yes)) => if *yes { "yes" } else { "no" }.to_owned(),
+        ("user.default", Value::String(user)) if user.is_empty() => "the image's".to_owned(),
+        (_, Value::String(text)) => text.clone(),
+        (_, Value::Array(names)) if names.is_empty() => "none".to_owned(),
+        ("isolation.require", Value::Array(layers)) => format!("{} layers, below", layers.len()),
+        (_, other) => other.to_string(),
+    }
+}
+
+/// The fields of a profile by their dotted names.
+fn fields(profile: &Value) -> Vec<(String, Value)> {
+    let mut all = Vec::new();
+    for (section, value) in profile.as_object().unwrap().iter().filter(|(name, _)| *name != "name") {
+        match value {
+            Value::Object(inner) => all.extend(inner.iter().map(|(f, v)| (format!("{section}.{f}"), v.clone()))),
+            value if ["env", "secrets", "ports"].contains(&section.as_str()) => {
+                all.push((format!("{section}.allow"), value.clone()));
+            }
+            value => all.push((section.clone(), value.clone())),
+        }
+    }
+    all
+}
+
+fn must_have(table: &str) {
+    assert!(page().contains(table), "docs/policy.md must have this table:\n{table}");
+}
+
+#[test]
+fn the_page_shows_the_profiles_as_they_are() {
+    let names = ["restrictive", "standard", "dev", "permissive"];
+    let profiles = names.map(|name| fields(&json(&["policy", "show", name, "--json"])["profile"]));
+    let row = |index: usize, field: &str| -> String {
+        let cells = profiles.iter().map(|profile| cell(field, &profile[index].1));
+        format!("| `{field}` | {} |\n", cells.collect::<Vec<_>>().join(" | "))
+    };
+    // As `policy show` orders them.
+    let shown = mvmctl(&["policy", "show", "restrictive"]).stdout;
+    let order: Vec<&str> = shown.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    let known: Vec<&str> =
+        profiles[0].iter().map(|(field, _)| field.as_str()).filter(|f| *f != "description").collect();
+    assert_eq!(order.iter().filter(|field| known.contains(field)).count(), known.len(), "{known:?} {shown}");
+    let place = |field: &str| profiles[0].iter().position(|(known, _)| known == field);
+    let rows: String = order.iter().filter_map(|field| Some(row(place(field)?, field))).collect();
+    let head = "| | `restrictive` | `standard` | `dev` | `permissive` |\n| --- | --- | --- | --- | --- |\n";
+    must_have(&format!("{head}{rows}\n"));
+}
+
+#[test]
+fn the_page_shows_the_rules_as_they_are() {
+    let rules = json(&["policy", "explain", "--json"])["rules"].as_array().unwrap().clone();
+    let row = |rule: &Value| {
+        let text = |name: &str| rule[name].as_str().unwrap().to_owned();
+        let fields: Vec<String> = text("field").split(", ").map(|field| format!("`{field}`")).collect();
+        let set_by = if text("field") == "-" { "-".to_owned() } else { fields.join(", ") };
+        format!("| `{}` | {} | {set_by} | {} |\n", text("id"), text("decides"), text("held_by"))
+    };
+    let head = "| rule | what it decides | set by | held by |\n| --- | --- | --- | --- |\n";
+    must_have(&format!("{head}{}\n", rules.iter().map(row).collect::<String>()));
+}
+
+#[test]
+fn the_page_shows_every_layer_and_which_are_demanded() {
+    let schema: Value = serde_json::from_str(&mvmctl(&["policy", "schema"]).stdout).unwrap();
+    let layers =
+        schema["properties"]["isolation"]["properties"]["require"]["items"]["enum"].as_array().unwrap().clone();
+    let demanded = |name: &str| json(&["policy", "show", name, "--json"])["profile"]["isolation"]["require"].clone();
+    assert!(["standard", "dev"].iter().all(|name| demanded(name) == demanded("restrictive")));
+    let of = demanded("restrictive");
+    let rows: Vec<String> = layers
+        .iter()
+        .map(|layer| {
+            let yes = if of.as_array().unwrap().contains(layer) { "yes" } else { "no" };
+            format!("| `{}` | {yes} | ", layer.as_str().unwrap())
+        })
+        .collect();
+    let page = page();
+    let shown: Vec<&str> = page
+        .lines()
+        .skip_while(|line| !line.starts_with("| layer |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    assert_eq!(shown.len(), rows.len(), "{rows:?}");
+    assert!(shown.iter().zip(&rows).all(|(line, row)| line.starts_with(row.as_str())), "must be {rows:?}");
 }
