@@ -121,6 +121,7 @@ fn what_a_guest_leaves_in_errors_is_redacted() {
 
 #[test]
 fn what_can_be_no_secret_is_refused_before_anything_runs_and_is_not_shown() {
+    let _sandbox = Sandbox::up("keeps-none", &[]);
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
@@ -146,7 +147,7 @@ fn what_can_be_no_secret_is_refused_before_anything_runs_and_is_not_shown() {
         (&empty.named("TOKEN"), "InvalidRequest", "empty"),
         (&huge.named("TOKEN"), "InvalidRequest", "larger than 64 KiB"),
     ] {
-        for verb in [&["run", "--image", "base"][..], &["exec", "no-such-sandbox"], &["up", "--image", "base"]] {
+        for verb in [&["run", "--image", "base"][..], &["exec", "keeps-none"], &["up", "--image", "base"]] {
             let ran: Ran = command(home())
                 .args(verb)
                 .args(["--json", "--secret", given, "--", "true"])

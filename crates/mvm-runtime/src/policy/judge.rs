@@ -96,7 +96,7 @@ impl<'a> Judge<'a> {
         }
         match names {
             [] => self.line(RULE, "none is granted"),
-            _ => self.line(RULE, format!("{}: for this command alone, redacted from its output", listed(names))),
+            _ => self.line(RULE, format!("{}: given to this command, redacted from its output", listed(names))),
         }
     }
 

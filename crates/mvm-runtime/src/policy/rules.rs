@@ -37,7 +37,7 @@ pub const RULES: [Rule; 20] = [
         "secrets.grants",
         "which secrets callers may grant to a command",
         "secrets.allow",
-        "the supervisor: the value goes to that command alone and is redacted from what it prints",
+        "the host gives the value to that command alone, and redacts it from what is printed; in the guest, processes of the same user can read each other",
     ),
     rule(
         "user.unprivileged",
