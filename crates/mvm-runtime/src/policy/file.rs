@@ -70,7 +70,7 @@ fn resolve(name: &str, chain: &mut Vec<String>) -> Result<Profile> {
     if let Some(profile) = built_in(name) {
         return Ok(profile);
     }
-    check_name(name, &format!("use the profile {name:?}"), "mvm-")?;
+    check_name(name, &harmless(&format!("use the profile {name:?}")), "mvm-")?;
     if chain.iter().any(|earlier| earlier == name) || chain.len() >= MAX_DEPTH {
         let why = match chain.len() >= MAX_DEPTH {
             true => format!("more than {MAX_DEPTH} profiles build on each other"),

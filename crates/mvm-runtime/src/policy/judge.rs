@@ -4,6 +4,7 @@ use mvm_wire::api::{Denial, Enforced, PlanLine, PortRequest};
 
 use super::profile::{Directories, Names, Ports, Profile};
 use super::{Ask, missing, required};
+use crate::text::harmless;
 use crate::units;
 
 /// More output than anything writes: it can still be stated exactly.
@@ -28,14 +29,15 @@ impl<'a> Judge<'a> {
         (self.lines, self.denials, self.enforced)
     }
 
-    fn line(&mut self, rule: &str, effect: impl Into<String>) {
-        self.lines.push(PlanLine { rule: rule.into(), effect: effect.into() });
+    /// What callers bring is part of these texts, so they are made harmless and cut.
+    fn line(&mut self, rule: &str, effect: impl AsRef<str>) {
+        self.lines.push(PlanLine { rule: rule.into(), effect: harmless(effect.as_ref()) });
     }
 
-    fn deny(&mut self, rule: &str, reason: impl std::fmt::Display, remedy: impl Into<String>) {
-        let reason = format!("the profile {} {reason}", self.profile.name);
+    fn deny(&mut self, rule: &str, reason: impl std::fmt::Display, remedy: impl AsRef<str>) {
+        let reason = harmless(&format!("the profile {} {reason}", self.profile.name));
         self.line(rule, format!("denied: {reason}"));
-        self.denials.push(Denial { rule: rule.into(), reason, remedy: remedy.into() });
+        self.denials.push(Denial { rule: rule.into(), reason, remedy: harmless(remedy.as_ref()) });
     }
 
     /// Whether the profile may be used.
@@ -315,8 +317,7 @@ fn listed(names: &[&str]) -> String {
     const SHOWN: usize = 8;
     let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
     let more = names.len().saturating_sub(SHOWN);
-    let text = if more > 0 { format!("{shown} and {more} more") } else { shown };
-    crate::text::harmless(&text)
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
 fn toml_list(names: &[&str]) -> String {

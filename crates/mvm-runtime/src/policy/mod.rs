@@ -23,6 +23,7 @@ pub use rules::{RULES, Rule, find};
 pub use written::Written;
 
 use crate::error::{Error, Result};
+use crate::text::harmless;
 use crate::vmm::confine::{Layer, LayerReport};
 
 /// The profile where none was named.
@@ -284,7 +285,7 @@ pub fn check_layers(names: &[String]) -> Result<()> {
     match names.iter().find(|name| !known().any(|known| known == **name)) {
         None => Ok(()),
         Some(name) => {
-            let what = format!("there is no layer of isolation {name:?}");
+            let what = harmless(&format!("there is no layer of isolation {name:?}"));
             let why = format!("the layers are {}", known().collect::<Vec<_>>().join(", "));
             Err(Error::new(mvm_wire::ErrorCode::InvalidRequest, what, why).hint("mvmctl doctor shows what applies"))
         }

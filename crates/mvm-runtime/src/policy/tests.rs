@@ -32,6 +32,28 @@ fn denied_by(operation: Operation, ask: &Ask<'_>, profile: &str) -> Vec<String> 
 }
 
 #[test]
+fn what_a_caller_brings_is_shown_harmless_and_cut() {
+    let layers = all_layers();
+    let long = "A".repeat(100_000);
+    for name in [long.as_str(), "A\x1b[2J\u{202e}"] {
+        let fine = Ask { machine: Some(SMALL), layers: &layers, ..Ask::default() };
+        for ask in [
+            Ask { env: vec![name], ..fine.clone() },
+            Ask { secrets: vec![name], ..fine.clone() },
+            Ask { user: &format!("0:{name}"), ..fine },
+        ] {
+            let plan = admit(Operation::Up, &ask, &built_in("restrictive").unwrap());
+            let text = serde_json::to_string(&(&plan.lines, &plan.denials)).unwrap();
+            assert!(!plan.allowed && text.len() < 20_000, "{}", text.len());
+            assert!(!text.contains("\\u001b") && !text.contains('\u{202e}'), "{text}");
+        }
+        for error in [check_layers(&[name.to_owned()]).unwrap_err(), load(name).unwrap_err()] {
+            assert!(error.to_string().len() < 10_000 && !error.to_string().contains('\x1b'));
+        }
+    }
+}
+
+#[test]
 fn restrictive_refuses_each_thing_by_its_own_rule() {
     let layers = all_layers();
     let fine = Ask { machine: Some(SMALL), layers: &layers, ..Ask::default() };
