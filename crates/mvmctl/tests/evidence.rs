@@ -70,6 +70,8 @@ fn without_a_key_or_a_log_each_verb_says_what_to_do() {
         (vec!["audit", "prove", "0"], "mvmctl setup"),
         (vec!["receipt", "verify", "x"], "--key FILE"),
         (vec!["receipt", "verify", "x", "--key", "/dev/null"], "BEGIN PUBLIC KEY"),
+        (vec!["receipt", "show", "../x"], "no run id"),
+        (vec!["receipt", "show", "run-0123456789abcdef", "--sandbox", "box"], "no sandbox id"),
         (vec!["key", "export", "abc"], "64 lower-case"),
     ] {
         let ran = mvmctl(&dir.path().join("home"), &args);

@@ -75,11 +75,17 @@ impl Ended {
             let digits = id.strip_prefix(prefix).unwrap_or_default();
             digits.len() == len && digits.bytes().all(|b| b.is_ascii_hexdigit())
         };
-        if is_id(run_id, "run-", 16) && is_id(sandbox_id, "mvm-", 12) {
-            return Ok(Ended { run_id: run_id.to_owned(), sandbox_id: sandbox_id.to_owned() });
+        let refuse = |what: &str, id: &str, why: &str, hint: &str| {
+            let what = format!("cannot find the {what} {}", crate::text::harmless(id));
+            Err(Error::new(ErrorCode::InvalidRequest, what, why).hint(hint))
+        };
+        if !is_id(run_id, "run-", 16) {
+            return refuse("command", run_id, "this is no run id", "mvmctl audit tail shows run ids");
         }
-        let what = format!("cannot find the command {}", crate::text::harmless(run_id));
-        Err(Error::new(ErrorCode::InvalidRequest, what, "this is no run id").hint("mvmctl audit tail shows run ids"))
+        if !is_id(sandbox_id, "mvm-", 12) {
+            return refuse("sandbox", sandbox_id, "this is no sandbox id", "mvmctl ps --all shows ids");
+        }
+        Ok(Ended { run_id: run_id.to_owned(), sandbox_id: sandbox_id.to_owned() })
     }
 
     /// The command with this id that is on record; in one of several copies of a sandbox, if that is named.
