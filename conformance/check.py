@@ -201,7 +201,12 @@ def _status(entry: dict[str, Any]) -> list[str]:
     else:
         result = entry["result"] or {}
         ended = result["result"] if isinstance(result.get("result"), dict) else result
-        wanted = _status_of(ended) if "exit_code" in ended else 0
+        if "refusal" in ended:
+            wanted = ended["refusal"]["exit_status"]
+        elif ended.get("allowed") is False:
+            wanted = STATUS_OF_ERROR["PolicyDenied"]
+        else:
+            wanted = _status_of(ended) if "exit_code" in ended else 0
     return [] if entry["status"] == wanted else [f"the exit status is {entry['status']} and not {wanted}"]
 
 

@@ -15,7 +15,7 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 # What a driver gives to every case.
-GIVEN = ("name", "host")
+GIVEN = ("name", "host", "profiles")
 
 
 class Broken(Exception):

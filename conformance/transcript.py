@@ -4,6 +4,7 @@ A header; for each case its beginning, one record for each step, and its end, wh
 """
 
 import json
+import os
 import secrets
 import shutil
 import sys
@@ -11,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Callable
 
+import auditlog
 import observe
 import suite
 
@@ -40,8 +42,15 @@ class _Walk:
         self.case, self.call = case, call
         self.since = observe.Since()
         self.background: dict[str, Any] = {}
+        self.place = Path(tempfile.mkdtemp(prefix="mvm-case-"))
+        host, config = self.place / "host", self.place / "config"
+        profiles = config / "mvm/profiles"
+        host.mkdir()
+        profiles.mkdir(parents=True)
+        # Where the user's own profiles are looked for.
+        os.environ["XDG_CONFIG_HOME"] = str(config)
         name = f"{case.id}-{secrets.token_hex(3)}"
-        self.variables: dict[str, Any] = {"name": name, "host": tempfile.mkdtemp(prefix="mvm-case-")}
+        self.variables: dict[str, Any] = {"name": name, "host": str(host), "profiles": str(profiles)}
 
     def through(self, clean: Callable[[str], None]) -> None:
         case = {"case": self.case.id}
@@ -55,7 +64,7 @@ class _Walk:
             waiting.abandon()
         for id in self.since.places():
             clean(id)
-        shutil.rmtree(self.variables["host"])
+        shutil.rmtree(self.place)
 
     def _step(self, step: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -74,6 +83,8 @@ class _Walk:
         op = step["op"]
         if op == "observe":
             return {"result": self._observe(**args)}
+        if op == "observe.entry":
+            return {"result": auditlog.entry(observe.home() / "audit", args["audit_id"])}
         if op == "host.connect":
             return {"result": observe.connection(int(args["port"]), args["send"])}
         if op.startswith("host."):
@@ -95,8 +106,15 @@ class _Walk:
         return observe.settled(look, until or {})
 
 
-def _host(op: str, path: str, text: str = "", mode: int = 0o644) -> dict[str, Any]:
+def _host(op: str, path: str, text: str = "", mode: int = 0o644, **change: str) -> dict[str, Any]:
     place = Path(path)
+    if op == "host.receipt":
+        return auditlog.receipt(place)
+    if op == "host.forge":
+        content = place.read_bytes()
+        forged = auditlog.forged(content, change["old"], change["new"])
+        Path(change["to"]).write_bytes(forged)
+        return {"differs": forged != content}
     if op == "host.write":
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)

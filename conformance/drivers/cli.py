@@ -23,6 +23,8 @@ import transcript  # noqa: E402
 LIMIT_SECONDS = 60
 # Content up to here is in the transcript as it is, beyond as its digest.
 SHOWN_BYTES = 4096
+# Verbs with verbs below them, each of which is a method.
+GROUPS = ("fs", "port", "receipt", "secret", "snapshot")
 
 Args = dict[str, Any]
 
@@ -34,7 +36,7 @@ class Call:
         self, argv: list[str], read: Callable[["Call"], Any], stdin: bytes | None = None, take: int | None = None
     ) -> None:
         self.argv, self.read, self.stdin, self.take = argv, read, stdin, take
-        self.method = " ".join(argv[:2]) if argv[0] in ("fs", "port", "secret", "snapshot") else argv[0]
+        self.method = " ".join(argv[:2]) if argv[0] in GROUPS else argv[0]
         self.stdout = self.stderr = b""
 
     def start(self) -> None:
@@ -166,6 +168,8 @@ def options(args: Args, **names: str) -> list[str]:
         value = args.get(key)
         if isinstance(value, dict):
             said += [f"{option}={name}={item}" for name, item in value.items()]
+        elif isinstance(value, list):
+            said += [f"{option}={item}" for item in value]
         elif value is True:
             said.append(option)
         elif value is not None and value is not False:
@@ -173,13 +177,23 @@ def options(args: Args, **names: str) -> list[str]:
     return said
 
 
+# What a machine is to be, and what the policy is to say to it.
+WANTED = {
+    "image": "--image", "memory_mib": "--memory", "cpus": "--cpus", "disk_bytes": "--disk", "env": "--env", "secrets": "--secret",
+    "profile": "--profile", "accept_risk": "--accept-risk", "require": "--require", "allow_missing": "--allow-missing",
+    "dry_run": "--dry-run",
+}
+
+
 def create(args: Args) -> Call:
     if args.get("through") == "request":
-        request = {key: value for key, value in args.items() if key != "through"}
-        return Call(["up", "--request", "-", "--json"], as_object, json.dumps(request).encode())
+        request = {key: value for key, value in args.items() if key not in ("through", "dry_run")}
+        said = ["up", "--request", "-", "--json", *options(args, dry_run="--dry-run")]
+        return Call(said, as_object, json.dumps(request).encode())
     said = ["up", "--json", *options(
-        args, name="--name", image="--image", memory_mib="--memory", cpus="--cpus", env="--env", secrets="--secret", owner="--owner",
-        ttl_ms="--ttl", on_expiry="--on-expiry", idempotency_key="--idempotency-key", lease="--lease")]
+        args, **WANTED, name="--name", owner="--owner", ttl_ms="--ttl", on_expiry="--on-expiry",
+        idempotency_key="--idempotency-key", lease="--lease")]
+    said += [f"--port={port['host_port']}:{port['guest_port']}" for port in args.get("ports", [])]
     if "ttl_ms" in args and args["ttl_ms"] is None:
         said.append("--ttl=none")
     return Call([*said, "--", *args["argv"]] if "argv" in args else said, as_object)
@@ -192,8 +206,8 @@ def cleanup_scope(args: Args) -> Call:
 def command(verb: str, args: Args, *extra: str) -> Call:
     stdin = args.get("stdin")
     said = [verb, "--json", *extra, *options(
-        args, image="--image", memory_mib="--memory", env="--env", secrets="--secret", cwd="--cwd", user="--user", timeout_ms="--timeout",
-        max_output="--max-output", idempotency_key="--idempotency-key")]
+        args, **WANTED, cwd="--cwd", user="--user", timeout_ms="--timeout", max_output="--max-output",
+        idempotency_key="--idempotency-key", receipt="--receipt")]
     said += ["-i"] if stdin is not None else []
     said += [args["sandbox"]] if "sandbox" in args else []
     return Call([*said, "--", *args["argv"]], as_object, None if stdin is None else stdin.encode())
@@ -240,6 +254,24 @@ def forward(args: Args) -> Call:
     protocol = f"/{args['protocol']}" if "protocol" in args else ""
     said = f"{host}{args['host_port']}:{args['guest_port']}{protocol}"
     return Call(["port", "add", "--json", args["sandbox"], said], as_object)
+
+
+def receipt(args: Args) -> Call:
+    return Call(["receipt", "show", "--json", *options(args, sandbox="--sandbox", path="--output"), args["job"]], as_object)
+
+
+def verify(args: Args) -> Call:
+    said = options(args, keys="--key", proof="--proof", opening="--opening")
+    return Call(["receipt", "verify", "--json", *said, args["path"]], as_object)
+
+
+def opening(args: Args) -> Call:
+    def keep(call: Call) -> Any:
+        said = as_object(call)
+        if call.process.returncode == 0:
+            Path(args["to"]).write_bytes(call.stdout)
+        return said
+    return Call(["receipt", "open", "--json", *options(args, value="--value"), args["path"], args["field"]], keep)
 
 
 def end(verb: str, down: list[str], read: Callable[[Call], Any]) -> Callable[[Args], Call]:
@@ -295,6 +327,9 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "files.copy_in": lambda args: Call(["cp", "--json", args["host"], f"{args['sandbox']}:{args['path']}"], as_object),
     "files.copy_out": lambda args: Call(["cp", "--json", f"{args['sandbox']}:{args['path']}", args["host"]], as_object),
     "logs": logs,
+    "receipt": receipt,
+    "receipts.verify": verify,
+    "receipts.open": opening,
     "secrets.list": lambda args: Call(["secret", "ls", "--json", args["sandbox"]], as_object),
     "ports.forward": forward,
     "ports.list": lambda args: Call(["port", "ls", "--json", args["sandbox"]], as_object),
@@ -330,7 +365,7 @@ def call(op: str, args: Args) -> Any:
 
 
 def methods() -> list[str]:
-    """The public verbs, as mvmctl itself lists them; those of `fs`, `port`, `secret` and `snapshot` each by itself."""
+    """The public verbs, as mvmctl itself lists them; those below another one each by itself."""
     found = []
     for verb in verbs():
         found += [f"{verb} {below}" for below in verbs(verb)] or [verb]
