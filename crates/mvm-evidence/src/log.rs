@@ -30,11 +30,10 @@ use append::Tail;
 /// Entries in a full bundle, and hashes in a full tile.
 pub(crate) const BUNDLE: u64 = 256;
 
-/// An audit log on disk.
+/// An audit log on disk: whichever is in its directory, also when another one was begun there since it was opened.
 #[derive(Debug)]
 pub struct Log {
     dir: PathBuf,
-    origin: String,
     /// Where this process saw the journal end.
     tail: Mutex<Option<Tail>>,
 }
@@ -43,24 +42,23 @@ impl Log {
     /// Opens the log in a directory, and makes one if there is none.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Log> {
         let dir = dir.into();
-        if let Some(origin) = read_origin(&dir)? {
-            return Ok(Log { dir, origin, tail: Mutex::default() });
+        if read_origin(&dir)?.is_some() {
+            return Ok(Log { dir, tail: Mutex::default() });
         }
         file::create_dir(&dir)?;
         let _lock = file::lock(&dir.join("lock"))?;
         // Somebody may have been faster.
-        let origin = match read_origin(&dir)? {
-            Some(origin) => origin,
-            None => create(&dir)?,
-        };
-        Ok(Log { dir, origin, tail: Mutex::default() })
+        if read_origin(&dir)?.is_none() {
+            create(&dir)?;
+        }
+        Ok(Log { dir, tail: Mutex::default() })
     }
 
     /// Opens the log in a directory, if there is one.
     pub fn open_existing(dir: impl Into<PathBuf>) -> Result<Log> {
         let dir = dir.into();
         match read_origin(&dir)? {
-            Some(origin) => Ok(Log { dir, origin, tail: Mutex::default() }),
+            Some(_) => Ok(Log { dir, tail: Mutex::default() }),
             None => {
                 let what = format!("there is no audit log in {}", dir.display());
                 Err(Error::new(Kind::NotFound, what, "nothing was logged there yet").hint("make one: mvmctl setup"))
@@ -73,9 +71,10 @@ impl Log {
         &self.dir
     }
 
-    /// The log's name: `mvm/` and 32 random hexadecimal digits. Receipts, checkpoints and proofs carry it.
-    pub fn origin(&self) -> &str {
-        &self.origin
+    /// The name of the log that is in the directory now: `mvm/` and 32 random hexadecimal digits. Receipts, checkpoints and
+    /// proofs carry it.
+    pub fn origin(&self) -> Result<String> {
+        read_origin(&self.dir)?.ok_or_else(|| unnamed(&self.dir))
     }
 }
 
@@ -96,14 +95,18 @@ pub(crate) fn is_origin(text: &str) -> bool {
 }
 
 /// Makes an empty log. Its name is written last: without one, there is no log.
-fn create(dir: &Path) -> Result<String> {
+fn create(dir: &Path) -> Result<()> {
     if ["tile", "checkpoint"].iter().any(|name| dir.join(name).symlink_metadata().is_ok()) {
-        return Err(damaged(dir, "the file `origin` is missing"));
+        return Err(unnamed(dir));
     }
     let origin = format!("mvm/{}", hex::encode(random::<16>()?));
     file::replace(&dir.join("journal"), journal::header(0).as_bytes())?;
-    file::replace(&dir.join("origin"), format!("{origin}\n").as_bytes())?;
-    Ok(origin)
+    file::replace(&dir.join("origin"), format!("{origin}\n").as_bytes())
+}
+
+/// What is there belongs to a log whose name is gone.
+fn unnamed(dir: &Path) -> Error {
+    damaged(dir, "the file `origin` is missing")
 }
 
 /// A log that is not as mvm wrote it.

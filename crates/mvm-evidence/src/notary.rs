@@ -74,7 +74,7 @@ fn must_be_logged(log: &Log, statement: &Statement, ended: u64, digest: &str) ->
         Err(Error::new(Kind::Refused, format!("cannot sign the receipt of {}", run.run_id), why)
             .hint("look at the log: mvmctl audit tail"))
     };
-    if run.log != log.origin() {
+    if run.log != log.origin()? {
         return refuse(format!("it names another log, {}", run.log));
     }
     if run.audit_id >= ended {
@@ -86,8 +86,12 @@ fn must_be_logged(log: &Log, statement: &Statement, ended: u64, digest: &str) ->
         return refuse(format!("entry {ended} of the log is not the end of this run with this result"));
     }
     let authorised = log.entry(run.audit_id)?;
-    if authorised.run.is_some_and(|other| other != run.run_id) {
-        return refuse(format!("entry {} authorised another run", run.audit_id));
+    let is_its = match &authorised.run {
+        Some(id) => *id == run.run_id,
+        None => authorised.sandbox.as_ref() == Some(&run.sandbox_id),
+    };
+    if !is_its {
+        return refuse(format!("entry {} of the log is not what authorised it", run.audit_id));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -71,10 +71,11 @@ fn whoever_follows_sees_what_comes_later() {
 fn a_log_is_private_and_has_a_name_of_its_own() {
     let (dir, log) = log();
     let again = Log::open(log.dir()).unwrap();
-    assert_eq!(log.origin(), again.origin());
-    assert!(log.origin().starts_with("mvm/") && log.origin().len() == 36);
+    let origin = log.origin().unwrap();
+    assert_eq!(origin, again.origin().unwrap());
+    assert!(origin.starts_with("mvm/") && origin.len() == 36);
     let other = Log::open(dir.path().join("other")).unwrap();
-    assert_ne!(other.origin(), log.origin());
+    assert_ne!(other.origin().unwrap(), origin);
     fill(&log, 300);
     log.checkpoint(&signer()).unwrap();
     let mut pending = vec![log.dir().to_owned()];
@@ -164,6 +165,61 @@ fn every_changed_bit_of_what_was_acknowledged_is_an_error() {
             assert_eq!(fs::read(journal(&log)).unwrap(), bytes, "nothing was written");
         }
     }
+}
+
+/// The same for a process that wrote those entries itself, and for what others add behind the change.
+#[test]
+fn a_changed_bit_is_an_error_to_who_has_the_log_open() {
+    for others_add in [false, true] {
+        let (_dir, log) = log();
+        fill(&log, 3);
+        let path = journal(&log);
+        let changed = |path: &Path| fs::metadata(path).map(|meta| (meta.ctime(), meta.ctime_nsec())).unwrap();
+        let before = changed(&path);
+        let good = fs::read(&path).unwrap();
+        alter(&path, |bytes| bytes[60] ^= 1);
+        let bad = fs::read(&path).unwrap();
+        // The time of a change is told in ticks of the kernel's clock.
+        while changed(&path) == before {
+            fs::write(&path, &bad).unwrap();
+        }
+        if others_add {
+            fs::write(&path, [bad, next_record(&good)].concat()).unwrap();
+        }
+        let bad = fs::read(&path).unwrap();
+        assert_eq!(append(&log, 3).unwrap_err().kind, Kind::Damaged);
+        assert_eq!(fs::read(&path).unwrap(), bad, "nothing was written");
+    }
+}
+
+/// What a log with this journal, whose bytes are good, gets by one more entry.
+fn next_record(good: &[u8]) -> Vec<u8> {
+    let (_dir, other) = common::log();
+    fs::write(journal(&other), good).unwrap();
+    append(&other, 3).unwrap();
+    fs::read(journal(&other)).unwrap()[good.len()..].to_vec()
+}
+
+#[test]
+fn whoever_has_a_log_open_goes_on_in_the_one_that_was_begun_in_its_place() {
+    let (dir, log) = log();
+    fill(&log, 5);
+    let (old, kept) = (log.origin().unwrap(), dir.path().join("audit.old"));
+    fs::rename(log.dir(), &kept).unwrap();
+    assert_eq!(append(&log, 5).unwrap_err().kind, Kind::NotFound);
+    let new = Log::open(log.dir()).unwrap();
+    assert_ne!(new.origin().unwrap(), old);
+    assert_eq!(log.origin().unwrap(), new.origin().unwrap());
+    fill(&new, 7);
+    assert_eq!(append(&log, 7).unwrap(), 7);
+    assert_eq!(log.checkpoint(&signer()).unwrap().origin(), new.origin().unwrap());
+    assert!(verify(log.dir(), &[signer().public().clone()], &[]).unwrap().is_good());
+    assert_eq!(Log::open_existing(&kept).unwrap().size().unwrap(), 5);
+    // And in a log without a name nothing is written.
+    fs::remove_file(log.dir().join("origin")).unwrap();
+    assert_eq!(append(&log, 8).unwrap_err().kind, Kind::Damaged);
+    assert_eq!(log.origin().unwrap_err().kind, Kind::Damaged);
+    assert_eq!(log.size().unwrap(), 8);
 }
 
 #[test]

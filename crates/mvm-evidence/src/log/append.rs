@@ -20,14 +20,32 @@ pub enum Durability {
     Batched,
 }
 
-/// Where a journal ends.
+/// Where a journal ends, and the state in which this process saw it.
 #[derive(Debug, Clone)]
 pub(super) struct Tail {
-    device: u64,
-    inode: u64,
+    state: State,
     base: u64,
     count: u64,
     end: u64,
+}
+
+/// What tells whether a file is the one that it was: every write to it, and every other file in its place, changes this.
+/// Two writes within one tick of the kernel's clock, of the same length, do not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct State {
+    device: u64,
+    inode: u64,
+    length: u64,
+    /// Unlike the time of the last write, nobody can set it: seconds and nanoseconds.
+    changed: (i64, i64),
+}
+
+impl State {
+    fn of(file: &File) -> std::io::Result<State> {
+        let meta = file.metadata()?;
+        let changed = (meta.ctime(), meta.ctime_nsec());
+        Ok(State { device: meta.dev(), inode: meta.ino(), length: meta.len(), changed })
+    }
 }
 
 impl Log {
@@ -37,6 +55,8 @@ impl Log {
         let bytes = entry.to_bytes().map_err(|why| Error::new(ErrorKind::Invalid, "cannot log this", why))?;
         let mut known = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let _lock = self.lock()?;
+        // What has no name is no log.
+        self.origin()?;
         let (mut journal, mut tail) = self.find_end(known.take())?;
         if tail.count == BUNDLE {
             fill::fill(self)?;
@@ -45,7 +65,7 @@ impl Log {
         let index = tail.base + tail.count;
         let record = journal::record(index, &bytes);
         let what = || format!("cannot write to the audit log in {}", self.dir.display());
-        if journal.metadata().context(what)?.len() > tail.end {
+        if tail.state.length > tail.end {
             journal.set_len(tail.end).context(what)?;
         }
         let write = || -> std::io::Result<()> {
@@ -56,7 +76,8 @@ impl Log {
         write().inspect_err(|_| drop(journal.set_len(tail.end))).context(what)?;
         tail.count += 1;
         tail.end += record.len() as u64;
-        *known = Some(tail);
+        // The entry is there, even if this cannot be told.
+        *known = State::of(&journal).ok().map(|state| Tail { state, ..tail });
         Ok(index)
     }
 
@@ -65,48 +86,20 @@ impl Log {
         file::lock(&self.dir.join("lock"))
     }
 
-    /// The journal, and where it ends. What this process has seen before is not read again.
+    /// The journal, and where it ends. It is read, and each entry checked, unless this process was the last to write.
     fn find_end(&self, known: Option<Tail>) -> Result<(File, Tail)> {
         let path = self.dir.join("journal");
         let journal = File::options().read(true).write(true).open(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => damaged(&self.dir, "the file `journal` is missing"),
             _ => Error::io(format!("cannot open {}", path.display()), e),
         })?;
-        let meta = journal.metadata().context(|| format!("cannot read {}", path.display()))?;
-        let same = |tail: &Tail| (tail.device, tail.inode) == (meta.dev(), meta.ino()) && tail.end <= meta.len();
-        let tail = match known.filter(same) {
-            Some(tail) => self.go_on(&journal, tail, meta.len())?,
-            None => {
-                let read = self.read_whole(&journal)?;
-                let count = read.size() - read.base;
-                Tail { device: meta.dev(), inode: meta.ino(), base: read.base, count, end: read.end as u64 }
-            }
-        };
+        let state = State::of(&journal).context(|| format!("cannot read {}", path.display()))?;
+        if let Some(tail) = known.filter(|tail| tail.state == state) {
+            return Ok((journal, tail));
+        }
+        let read = self.read_whole(&journal)?;
+        let tail = Tail { state, base: read.base, count: read.size() - read.base, end: read.end as u64 };
         Ok((journal, tail))
-    }
-
-    /// Reads what others have added since.
-    fn go_on(&self, journal: &File, mut tail: Tail, length: u64) -> Result<Tail> {
-        let added = usize::try_from(length - tail.end).unwrap_or(usize::MAX);
-        if added as u64 > MAX_JOURNAL {
-            return Err(damaged(&self.dir, "the journal is longer than any"));
-        }
-        let mut bytes = vec![0; added];
-        journal
-            .read_exact_at(&mut bytes, tail.end)
-            .context(|| format!("cannot read the audit log in {}", self.dir.display()))?;
-        let mut at = 0;
-        while let Some((entry, _)) =
-            journal::next(&bytes, at, tail.base + tail.count).map_err(|why| damaged(&self.dir, why))?
-        {
-            if tail.count == BUNDLE {
-                return Err(damaged(&self.dir, "the journal has more entries than it can"));
-            }
-            at = entry.end;
-            tail.count += 1;
-        }
-        tail.end += at as u64;
-        Ok(tail)
     }
 
     fn read_whole(&self, journal: &File) -> Result<Journal> {

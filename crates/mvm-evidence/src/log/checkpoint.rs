@@ -33,7 +33,7 @@ impl Log {
         let path = self.dir.join("journal");
         File::open(&path).and_then(|file| file.sync_data()).context(|| format!("cannot sync {}", path.display()))?;
         self.put_partials(&journal)?;
-        let checkpoint = Checkpoint::sign(&self.origin, journal.size(), root, signer);
+        let checkpoint = Checkpoint::sign(&self.origin()?, journal.size(), root, signer);
         file::replace(&self.dir.join("checkpoint"), checkpoint.as_str().as_bytes())?;
         Ok(checkpoint)
     }
@@ -73,7 +73,7 @@ impl Log {
     }
 
     fn must_contain(&self, journal: &Journal, earlier: &Checkpoint, name: &str) -> Result<()> {
-        let why = if earlier.origin() != self.origin {
+        let why = if earlier.origin() != self.origin()? {
             format!("{name} is of another log, {}", earlier.origin())
         } else if earlier.size() > journal.size() {
             format!("{name} covers {} entries, and there are {}", earlier.size(), journal.size())

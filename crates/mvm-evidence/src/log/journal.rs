@@ -110,7 +110,7 @@ impl Journal {
 }
 
 /// The record at `at`, with its entry's hash; `None` at the end, which may be torn.
-pub(super) fn next(bytes: &[u8], at: usize, index: u64) -> Result<Option<(Range<usize>, Digest)>, String> {
+fn next(bytes: &[u8], at: usize, index: u64) -> Result<Option<(Range<usize>, Digest)>, String> {
     let rest = bytes.get(at..).unwrap_or_default();
     // No entry ends in a zero.
     let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);

@@ -188,7 +188,7 @@ impl Evidence {
     /// Records that a command has ended: an entry in the log that binds the statement about it, and the private record from
     /// which a receipt can be made, and opened, later.
     pub fn ended(&self, testimony: &Testimony, witness: &Witness, result: &JobResult) -> Result<()> {
-        let statement = testimony.statement(self.log.origin(), witness, result)?;
+        let statement = testimony.statement(&self.log.origin()?, witness, result)?;
         let entry = Entry::now(notary::ENDED).field("outcome", outcome(result)).field("authorised", testimony.audit_id);
         let ended = notary::record_end(&self.log, &statement, entry)?;
         records::write(&self.home, testimony, witness, &statement, ended)
