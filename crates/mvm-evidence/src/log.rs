@@ -26,6 +26,7 @@ use crate::commitment::random;
 use crate::error::{Error, Kind, Result};
 use crate::file;
 use append::Tail;
+use journal::MAX_JOURNAL;
 
 /// Entries in a full bundle, and hashes in a full tile.
 pub(crate) const BUNDLE: u64 = 256;
@@ -99,8 +100,14 @@ fn create(dir: &Path) -> Result<()> {
     if ["tile", "checkpoint"].iter().any(|name| dir.join(name).symlink_metadata().is_ok()) {
         return Err(unnamed(dir));
     }
+    let journal = dir.join("journal");
+    // An empty one may be what a crash left here before there was a name.
+    let empty = journal::header(0);
+    if file::read(&journal, MAX_JOURNAL)?.is_some_and(|there| there != empty.as_bytes()) {
+        return Err(unnamed(dir));
+    }
     let origin = format!("mvm/{}", hex::encode(random::<16>()?));
-    file::replace(&dir.join("journal"), journal::header(0).as_bytes())?;
+    file::replace(&journal, empty.as_bytes())?;
     file::replace(&dir.join("origin"), format!("{origin}\n").as_bytes())
 }
 

@@ -254,6 +254,31 @@ fn missing_and_foreign_files_are_errors() {
     assert!(Log::open(log.dir()).and_then(|log| append(&log, 0)).is_err());
 }
 
+/// No log is begun over entries, whatever else of theirs is gone; one is where a crash left a beginning.
+#[test]
+fn entries_without_a_name_are_not_written_over() {
+    let beginning = b"mvm-journal-v1 0000000000000000\n";
+    for count in [1, 256, 300] {
+        let (_dir, log) = log();
+        fill(&log, count);
+        log.checkpoint(&signer()).unwrap();
+        for name in ["origin", "checkpoint", "lock"] {
+            fs::remove_file(log.dir().join(name)).unwrap();
+        }
+        fs::remove_dir_all(log.dir().join("tile")).unwrap();
+        let there = fs::read(journal(&log)).unwrap();
+        let error = Log::open(log.dir()).unwrap_err();
+        assert!(error.kind == Kind::Damaged && error.hint.contains(".old"), "{error:?}");
+        assert_eq!(fs::read(journal(&log)).unwrap(), there);
+        for bad in ["", "x", "mvm-journal-v1 0000000000000100\n"] {
+            fs::write(journal(&log), bad).unwrap();
+            assert_eq!(Log::open(log.dir()).unwrap_err().kind, Kind::Damaged, "{bad}");
+        }
+        fs::write(journal(&log), beginning).unwrap();
+        assert_eq!(append(&Log::open(log.dir()).unwrap(), 0).unwrap(), 0);
+    }
+}
+
 /// A crash at each step of making a bundle: what was done is done again, or found done.
 #[test]
 fn making_a_bundle_can_be_cut_short_anywhere() {
