@@ -65,7 +65,7 @@ fn rotation_keeps_the_public_half_only() {
     let first = ring.ensure().unwrap();
     let signature = ring.signer().unwrap().sign(b"x");
     let (old, new) = ring.rotate().unwrap();
-    assert_eq!(old, first);
+    assert_eq!(old, Some(first));
     assert_eq!(ring.current().unwrap(), new);
     assert_eq!(ring.signer().unwrap().public(), &new);
     assert_eq!(ring.public_keys().unwrap().len(), 2);
@@ -138,6 +138,60 @@ fn damage_is_named_and_never_repaired_in_silence() {
         assert_eq!(ring.ensure().unwrap_err().kind, Kind::Damaged, "{bad}");
     }
     assert_eq!(other.export(Some(id)).unwrap_err().kind, Kind::NotFound);
+}
+
+/// Whatever is wrong with the old key, another one can be made, and what the old one signed can be checked as far as it
+/// could before.
+#[test]
+fn rotation_needs_nothing_of_the_old_key() {
+    type Break = fn(&KeyRing, &Path, &Path);
+    let breaks: [(Break, bool, usize); 8] = [
+        (|_, key, _| fs::remove_file(key).unwrap(), true, 2),
+        (|_, key, _| fs::write(key, "damaged").unwrap(), true, 2),
+        (|_, key, _| fs::set_permissions(key, PermissionsExt::from_mode(0o644)).unwrap(), true, 2),
+        // The private half tells the public one.
+        (|_, _, public| fs::remove_file(public).unwrap(), true, 2),
+        (|_, _, public| fs::write(public, "damaged").unwrap(), true, 2),
+        (|_, key, public| [key, public].iter().for_each(|path| fs::remove_file(path).unwrap()), false, 1),
+        (|ring, _, _| fs::remove_file(ring.dir().join("current")).unwrap(), false, 2),
+        (|ring, _, _| fs::write(ring.dir().join("current"), "damaged").unwrap(), false, 2),
+    ];
+    for (number, (harm, old_is_known, publics)) in breaks.into_iter().enumerate() {
+        let (_dir, ring) = ring();
+        let first = ring.ensure().unwrap();
+        let path = |extension: &str| ring.dir().join(format!("{}.{extension}", first.id()));
+        harm(&ring, &path("key"), &path("pub"));
+        let (old, new) = ring.rotate().unwrap_or_else(|e| panic!("{number}: {e}"));
+        assert_eq!(old, old_is_known.then(|| first.clone()), "{number}");
+        assert_eq!((ring.signer().unwrap().public(), &ring.ensure().unwrap()), (&new, &new));
+        assert!(!path("key").exists(), "{number}");
+        assert_eq!(ring.public_keys().unwrap().len(), publics, "{number}");
+    }
+    // Where there never was a key there is none to replace.
+    let (_dir, ring) = ring();
+    assert!(ring.rotate().unwrap_err().hint.contains("mvmctl setup"));
+}
+
+/// What is only in the private half is not lost because others can read it.
+#[test]
+fn rotation_deletes_no_key_whose_public_half_it_cannot_keep() {
+    let (_dir, ring) = ring();
+    let id = ring.ensure().unwrap().id();
+    let path = ring.dir().join(format!("{id}.key"));
+    fs::remove_file(ring.dir().join(format!("{id}.pub"))).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+    let error = ring.rotate().unwrap_err();
+    assert!(error.kind == Kind::Unsafe && error.hint.contains("chmod 600") && path.exists(), "{error:?}");
+}
+
+#[test]
+fn a_key_that_cannot_sign_costs_no_other_its_private_half() {
+    let (_dir, ring) = ring();
+    let key = ring.ensure().unwrap();
+    fs::write(ring.dir().join("current"), format!("{}\n", "0".repeat(64))).unwrap();
+    assert_eq!(ring.ensure().unwrap_err().kind, Kind::NotFound);
+    fs::write(ring.dir().join("current"), format!("{}\n", key.id())).unwrap();
+    assert_eq!(ring.ensure().unwrap(), key);
 }
 
 #[test]

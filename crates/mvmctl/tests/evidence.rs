@@ -103,6 +103,28 @@ fn keys_are_shown_replaced_and_exported() {
     assert_eq!(json(&home, &["audit", "verify"])["checkpoint"]["keyid"], *second);
 }
 
+/// What the hints about a key that cannot sign tell people to do.
+#[test]
+fn a_key_that_cannot_sign_is_replaced() {
+    let first = |home: &Path| json(home, &["key", "show"])["keys"][0]["id"].as_str().unwrap().to_owned();
+    let without_private = |home: &Path, id: &str| fs::remove_file(home.join(format!("keys/{id}.key"))).unwrap();
+    let without_current = |home: &Path, _: &str| fs::write(home.join("keys/current"), "nothing").unwrap();
+    for (harm, known) in [(&without_private as &dyn Fn(&Path, &str), true), (&without_current, false)] {
+        let (_dir, home) = used();
+        let old = first(&home);
+        harm(&home, &old);
+        let ran = mvmctl(&home, &["audit", "checkpoint"]);
+        assert!(ran.code == 125 && ran.stderr.contains("mvmctl key rotate"), "{ran:?}");
+        let rotated = json(&home, &["key", "rotate"]);
+        assert_eq!(rotated["old"].as_str(), known.then_some(old.as_str()), "{rotated}");
+        let entry = json(&home, &["audit", "show", &rotated["audit_id"].to_string()]);
+        assert_eq!(entry["entry"]["event"], "key.rotated");
+        assert_eq!(entry["entry"]["fields"]["new"], rotated["new"]);
+        assert_eq!(mvmctl(&home, &["audit", "checkpoint"]).code, 0);
+        assert_eq!(json(&home, &["key", "show"])["keys"].as_array().unwrap().len(), 2);
+    }
+}
+
 #[test]
 fn a_private_key_that_others_can_read_signs_nothing() {
     let (_dir, home) = used();

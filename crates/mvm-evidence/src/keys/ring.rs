@@ -39,8 +39,10 @@ impl KeyRing {
         file::create_dir(&self.dir)?;
         let _lock = self.lock()?;
         if self.current_id()?.is_some() {
+            // One that cannot sign is no reason to delete another.
+            let signer = self.signer()?;
             self.delete_replaced()?;
-            return Ok(self.signer()?.public);
+            return Ok(signer.public);
         }
         let signer = match &self.private_ids()?.into_iter().collect::<Vec<_>>()[..] {
             [] => self.store(Signer::generate()?)?,
@@ -53,7 +55,7 @@ impl KeyRing {
                     format!("cannot tell which key of {} to use", self.dir.display()),
                     why,
                 )
-                .hint("write the id of one of them into `current`"));
+                .hint("write the id of one of them into `current`, or make another key: mvmctl key rotate"));
             }
         };
         self.name_current(signer.public.id)?;
@@ -73,11 +75,18 @@ impl KeyRing {
     }
 
     /// Makes another key the current one, and deletes the private half of the one before: `(old, new)`. The public halves
-    /// stay, so what the old key signed can still be checked.
-    pub fn rotate(&self) -> Result<(PublicKey, PublicKey)> {
-        let Some(_) = self.current_id()? else { return Err(self.none()) };
+    /// stay, so what the old key signed can still be checked. Nothing of the old key is needed; `old` is `None` if it
+    /// cannot be told which one it was.
+    pub fn rotate(&self) -> Result<(Option<PublicKey>, PublicKey)> {
+        if matches!(self.current_id(), Ok(None)) && self.private_ids()?.is_empty() && self.ids(".pub")?.is_empty() {
+            return Err(self.none());
+        }
         let _lock = self.lock()?;
-        let old = self.current()?;
+        self.complete_public()?;
+        let old = match usable(self.current_id())?.flatten() {
+            Some(id) => usable(self.read_public(id))?,
+            None => None,
+        };
         let new = self.store(Signer::generate()?)?.public;
         self.name_current(new.id)?;
         self.delete_replaced()?;
@@ -118,7 +127,7 @@ impl KeyRing {
         let id = std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n')?.parse().ok());
         id.map(Some).ok_or_else(|| {
             Error::new(Kind::Damaged, format!("cannot read {}", path.display()), "it does not hold the id of a key")
-                .hint("write the id of a key that is there into it, and a line end")
+                .hint("write the id of a key that is there into it, and a line end; or make another key: mvmctl key rotate")
         })
     }
 
@@ -131,6 +140,16 @@ impl KeyRing {
         file::replace(&self.path(id, ".key"), signer.to_pem()?.as_bytes())?;
         file::replace(&self.path(id, ".pub"), signer.public.to_pem().as_bytes())?;
         Ok(signer)
+    }
+
+    /// Writes the public halves that are missing or damaged, of the keys whose private half tells them.
+    fn complete_public(&self) -> Result<()> {
+        for id in self.private_ids()? {
+            if usable(self.read_public(id))?.is_none() {
+                usable(self.read_private(id))?.map(|signer| self.store(signer)).transpose()?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes the private halves of all keys but the current one.
@@ -230,5 +249,14 @@ impl KeyRing {
         };
         let what = format!("cannot use the keys in {}", self.dir.display());
         Err(Error::new(Kind::Unsafe, what, why).hint(format!("chmod 700 {}", self.dir.display())))
+    }
+}
+
+/// What was read; `None` if it is missing, or not as it was written.
+fn usable<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if matches!(error.kind, Kind::NotFound | Kind::Damaged) => Ok(None),
+        Err(error) => Err(error),
     }
 }

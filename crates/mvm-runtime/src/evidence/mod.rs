@@ -98,13 +98,20 @@ pub fn prepare(home: &Home) -> Result<(PublicKey, Log)> {
     home.create()?;
     let first = keys(home).public_keys()?.is_empty();
     let key = keys(home).ensure()?;
-    let log = Log::open(home.audit())?;
-    // One that was changed is found to be before anything is done that it would have to tell.
-    log.size()?;
+    let log = open_log(home)?;
     if first {
         log.append(&Entry::now("key.created").field("key", key.id()), Durability::Durable)?;
     }
     Ok((key, log))
+}
+
+/// Opens the audit log, and makes it if it is missing.
+pub fn open_log(home: &Home) -> Result<Log> {
+    home.create()?;
+    let log = Log::open(home.audit())?;
+    // One that was changed is found to be before anything is done that it would have to tell.
+    log.size()?;
+    Ok(log)
 }
 
 /// What an entry is about.

@@ -38,17 +38,22 @@ fn show(as_json: bool) -> Result<u8> {
 fn rotate(as_json: bool) -> Result<u8> {
     let home = Home::locate()?;
     let ring = evidence::keys(&home);
-    // What cannot be logged is not done.
-    let (_, log) = evidence::prepare(&home)?;
+    // What cannot be logged is not done. The old key may be one that cannot sign: it is not asked to.
+    let log = evidence::open_log(&home)?;
     let (old, new) = ring.rotate()?;
-    let entry = Entry::now(notary::KEY_ROTATED).field("old", old.id()).field("new", new.id());
+    let old = old.map(|key| key.id());
+    let entry = Entry::now(notary::KEY_ROTATED).field("new", new.id());
+    let entry = old.iter().fold(entry, |entry, old| entry.field("old", old));
     let index = log.append(&entry, Durability::Durable)?;
     log.checkpoint(&ring.signer()?)?;
     if as_json {
-        output::print_json(&json!({ "old": old.id(), "new": new.id(), "audit_id": index }));
+        output::print_json(&json!({ "old": old, "new": new.id(), "audit_id": index }));
     } else {
         output::line(&format!("{} signs from now on.", new.id()));
-        output::line(&format!("  the private half of {} is deleted; what it signed can still be verified", old.id()));
+        output::line(&match old {
+            Some(old) => format!("  the private half of {old} is deleted; what it signed can still be verified"),
+            None => "  it could not be told which key signed before; no other private half is left".to_owned(),
+        });
         output::line("  try: mvmctl key export > mvm.pub");
     }
     Ok(output::SUCCESS)
