@@ -9,6 +9,7 @@ mod output;
 mod policy;
 mod progress;
 mod receipts;
+mod replace;
 mod run;
 mod sandbox;
 mod secrets;

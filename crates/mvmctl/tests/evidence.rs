@@ -205,6 +205,20 @@ fn the_log_is_verified_here_and_elsewhere() {
 }
 
 #[test]
+fn a_checkpoint_is_kept_in_a_regular_file_only() {
+    let (dir, home) = used();
+    let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+    fs::write(&target, "kept").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    for file in [link.as_path(), Path::new("/dev/null"), dir.path()] {
+        let ran = mvmctl(&home, &["audit", "checkpoint", "--witness", &file.display().to_string()]);
+        assert!(ran.code == 125 && ran.stderr.contains("name a regular file"), "{ran:?}");
+    }
+    assert!(link.is_symlink() && fs::read(&target).unwrap() == b"kept");
+    assert!(!home.join("audit/checkpoint").exists(), "nothing was signed");
+}
+
+#[test]
 fn a_changed_log_is_found_changed() {
     let (_dir, home) = used();
     let journal = home.join("audit/journal");

@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use mvm_evidence::checkpoint::MAX_CHECKPOINT;
 use mvm_evidence::{Checkpoint, Entry, Log, Report, verify as check};
-use mvm_runtime::error::IoContext;
-use mvm_runtime::home::write_atomically;
 use mvm_runtime::{Home, Result, evidence};
 use serde_json::{Value, json};
 
 use super::args::{AuditCommand, AuditVerifyArgs};
 use super::list::{self, time};
 use super::{read, trusted_keys, verb};
-use crate::output;
+use crate::{output, replace};
 
 /// How often the log is looked at for new entries.
 const ROUND: Duration = Duration::from_millis(200);
@@ -154,6 +152,9 @@ fn prove(index: u64, as_json: bool) -> Result<u8> {
 fn checkpoint(witness: Option<&Path>, as_json: bool) -> Result<u8> {
     let home = Home::locate()?;
     let log = own_log()?;
+    if let Some(file) = witness {
+        replace::check(file)?;
+    }
     let earlier = match witness.filter(|file| file.exists()) {
         Some(file) => Some((file.to_owned(), read(file, MAX_CHECKPOINT)?)),
         None => None,
@@ -171,8 +172,7 @@ fn checkpoint(witness: Option<&Path>, as_json: bool) -> Result<u8> {
     }
     let checkpoint = log.checkpoint(&evidence::keys(&home).signer()?)?;
     if let Some(file) = witness {
-        let file = std::path::absolute(file).context(|| format!("cannot write {}", file.display()))?;
-        write_atomically(&file, checkpoint.as_str().as_bytes())?;
+        replace::replace(file, checkpoint.as_str().as_bytes())?;
     }
     if as_json {
         let object = json!({

@@ -1,0 +1,100 @@
+//! Files that the user named to be written: whole or not at all, and nothing but a regular file is replaced.
+
+use std::fs::{self, File, Metadata};
+use std::io::Write;
+use std::path::Path;
+
+use mvm_runtime::home::unique;
+use mvm_runtime::{Error, ErrorCode, Result};
+
+/// Refuses what [`replace`] would: a link, a device, a pipe, a directory. What is not there yet is fine.
+pub fn check(file: &Path) -> Result<()> {
+    present(file).map(drop)
+}
+
+/// Writes a file, durably. A reader finds the old one or the new one, never a part. One that was there keeps its mode.
+pub fn replace(file: &Path, content: &[u8]) -> Result<()> {
+    let present = present(file)?;
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // In a directory that others can write to, nobody can make it beforehand.
+    let temporary = dir.join(format!(".mvm-{}", unique()));
+    let write = || -> std::io::Result<()> {
+        let mut new = File::options().create_new(true).write(true).open(&temporary)?;
+        let written = || -> std::io::Result<()> {
+            if let Some(present) = present {
+                new.set_permissions(present.permissions())?;
+            }
+            new.write_all(content)?;
+            new.sync_all()?;
+            fs::rename(&temporary, file)
+        };
+        written().inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(|e| Error::io(what(file), e))
+}
+
+fn what(file: &Path) -> String {
+    format!("cannot write {}", file.display())
+}
+
+/// The regular file that is there, if there is something.
+fn present(file: &Path) -> Result<Option<Metadata>> {
+    match fs::symlink_metadata(file) {
+        Ok(meta) if meta.is_file() => Ok(Some(meta)),
+        Ok(meta) => {
+            let kind = if meta.is_symlink() {
+                "a symbolic link"
+            } else if meta.is_dir() {
+                "a directory"
+            } else {
+                "a device, a pipe or a socket"
+            };
+            Err(Error::new(ErrorCode::FileError, what(file), format!("it is {kind}"))
+                .hint("name a regular file, or one that is not there yet"))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(what(file), e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_made_or_replaced_and_keeps_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        check(&file).unwrap();
+        replace(&file, b"one").unwrap();
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).unwrap();
+        check(&file).unwrap();
+        replace(&file, b"two").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
+        assert!(replace(&dir.path().join("none/file"), b"x").is_err());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("target"), "kept").unwrap();
+        symlink(at("target"), at("link")).unwrap();
+        symlink(at("nowhere"), at("dangling")).unwrap();
+        fs::create_dir(at("directory")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        for name in ["link", "dangling", "directory", "socket", "/dev/null"] {
+            for error in [check(&at(name)).unwrap_err(), replace(&at(name), b"new").unwrap_err()] {
+                assert!(error.code == ErrorCode::FileError && error.hint.contains("regular"), "{name}: {error:?}");
+            }
+        }
+        assert_eq!(fs::read(at("target")).unwrap(), b"kept");
+        assert!(at("link").is_symlink() && !at("nowhere").exists());
+        assert!(fs::symlink_metadata(at("socket")).unwrap().file_type().is_socket());
+    }
+}
