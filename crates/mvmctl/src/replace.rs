@@ -6,16 +6,23 @@ use std::path::Path;
 
 use mvm_runtime::home::unique;
 use mvm_runtime::{Error, ErrorCode, Result};
+use rustix::fs::{Access, access};
 
-/// Refuses what [`replace`] would: a link, a device, a pipe, a directory. What is not there yet is fine.
+/// Refuses what [`replace`] would: a link, a device, a pipe, a directory, and a place where nothing can be made. What is not
+/// there yet is fine.
 pub fn check(file: &Path) -> Result<()> {
-    present(file).map(drop)
+    present(file)?;
+    access(directory(file), Access::WRITE_OK | Access::EXEC_OK).map_err(|e| Error::io(what(file), e))
+}
+
+fn directory(file: &Path) -> &Path {
+    file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Writes a file, durably. A reader finds the old one or the new one, never a part. One that was there keeps its mode.
 pub fn replace(file: &Path, content: &[u8]) -> Result<()> {
     let present = present(file)?;
-    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = directory(file);
     // In a directory that others can write to, nobody can make it beforehand.
     let temporary = dir.join(format!(".mvm-{}", unique()));
     let write = || -> std::io::Result<()> {
