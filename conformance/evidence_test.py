@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Receipts, checkpoints and proofs, verified by software that is not ours, and by arithmetic written from the specifications.
 
-Needs mvmctl on the PATH, and pip for the verifier, which is put beneath target/. Usage: conformance/evidence_test.py
+Needs mvmctl on the PATH, what `mvmctl setup --image base` prepares, and pip for the verifier, which is put beneath target/.
+Usage: conformance/evidence_test.py
 """
 
 import base64
@@ -12,6 +13,9 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -226,6 +230,99 @@ class Live(unittest.TestCase):
             for index, entry in enumerate(entries):
                 self.assertEqual(proof(mvmctl("audit", "prove", str(index)), pem), (origin, index, json.loads(entry)))
             self.assertEqual(json.loads(entries[5])["fields"]["new"], public_key(pem)[0])
+
+
+class Demonstration(unittest.TestCase):
+    """A run under the strictest profile, and its receipt on a machine that has nothing but a public key."""
+
+    RUN = ["run", "--image", "base", "--profile", "restrictive", "--json"]
+    COMMAND = ["--", "sh", "-c", "cat; echo done >&2; exit 3"]
+    # What every way of changing a byte can be refused for; 125 would be that nobody looked.
+    REFUSALS = {20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 50, 51, 52}
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(directory.cleanup)
+        cls.place = Path(directory.name)
+        cls.receipt, cls.proof, cls.key = (cls.place / name for name in ("r.json", "r.json.tlog-proof", "key.pem"))
+        cls.key.write_text(cls.here("key", "export"))
+        cls.plan = json.loads(cls.here(*cls.RUN, "--dry-run", *cls.COMMAND))
+        cls.result = json.loads(cls.here(*cls.RUN, "-i", "--receipt", str(cls.receipt), *cls.COMMAND, input="asked\n"))
+
+    @classmethod
+    def here(cls, *args: str, input: str = "") -> str:
+        return subprocess.run(["mvmctl", *args], input=input, stdout=subprocess.PIPE, text=True).stdout
+
+    def elsewhere(self, receipt: Path, proof: Path) -> int:
+        """The exit status of a verifier that never had a home."""
+        command = ["mvmctl", "receipt", "verify", str(receipt), "--proof", str(proof), "--key", str(self.key)]
+        env = {"PATH": os.environ["PATH"], "MVM_HOME": str(self.place / "home")}
+        return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, close_fds=False).returncode
+
+    def statuses(self, original: Path, check: Callable[[Path], int]) -> Counter[int]:
+        """How often each exit status comes of the file with one byte changed, for each of its bytes."""
+        content = original.read_bytes()
+
+        def changed(place: int) -> int:
+            copy = self.place / f"{original.name}-{place}"
+            copy.write_bytes(bytes([*content[:place], content[place] ^ 1 << place % 8, *content[place + 1:]]))
+            status = check(copy)
+            copy.unlink()
+            return status
+
+        with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
+            return Counter(pool.map(changed, range(len(content))))
+
+    def test_every_byte_counts(self) -> None:
+        self.assertEqual(self.elsewhere(self.receipt, self.proof), 0)
+        of_receipt = self.statuses(self.receipt, lambda receipt: self.elsewhere(receipt, self.proof))
+        of_proof = self.statuses(self.proof, lambda proof: self.elsewhere(self.receipt, proof))
+        self.assertLessEqual(set(of_receipt) | set(of_proof), self.REFUSALS)
+        self.assertEqual(of_receipt.total(), self.receipt.stat().st_size)
+        self.assertGreater(of_receipt[34], of_receipt.total() / 2, "most of it is signed")
+        self.assertEqual(self.elsewhere(self.receipt, self.proof), 0)
+        self.assertFalse((self.place / "home").exists(), "looking makes nothing")
+
+    def test_a_library_that_is_not_ours_reads_the_same(self) -> None:
+        pem, result = self.key.read_text(), self.result
+        statement = dsse(self.receipt.read_bytes(), pem)
+        said = statement["predicate"]
+        self.assertEqual([subject["name"] for subject in statement["subject"]], [result["run_id"]])
+        run = said["run"]
+        self.assertEqual([run[name] for name in ("run_id", "sandbox_id", "audit_id")],
+                         [result[name] for name in ("run_id", "sandbox_id", "audit_id")])
+        self.assertEqual(said["guest_reported"], {"exit_code": 3, "signal": None, "oom_killed": False, "not_started": None})
+        observed = said["host_observed"]
+        self.assertEqual([observed[f"{name}_bytes"] for name in ("stdin", "stdout", "stderr")], [6, 6, 5])
+        self.assertEqual(f"sha256:{said['image']['digest']}", result["image_digest"])
+        self.assertEqual({layer["layer"]: layer["applied"] for layer in said["isolation"]["layers"]},
+                         {layer["layer"]: layer["applied"] for layer in result["isolation"]["layers"]})
+        origin, index, entry = proof(self.proof.read_text(), pem)
+        self.assertEqual((origin, entry["run"]), (run["log"], run["run_id"]))
+        self.assertGreater(index, run["audit_id"])
+
+    def test_it_ran_as_the_plan_had_said(self) -> None:
+        said = dsse(self.receipt.read_bytes(), self.key.read_text())["predicate"]
+        canonical = json.dumps(self.plan, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        self.assertEqual(said["policy"]["plan_digest"], hashlib.sha256(canonical.encode()).hexdigest())
+        self.assertEqual(said["policy"]["profile_digest"], self.plan["profile_digest"])
+        self.assertEqual((said["policy"]["profile"], said["policy"]["allowed_missing"]), ("restrictive", []))
+        for limit in ("cpus", "memory_mib", "disk_bytes", "scratch_bytes", "processes", "output_bytes", "timeout_ms"):
+            self.assertEqual(said["limits"][limit], self.plan["enforced"][limit], limit)
+        missing = [layer["layer"] for layer in said["isolation"]["layers"] if layer["mandatory"] and not layer["applied"]]
+        self.assertEqual(missing, [])
+
+    def test_what_it_commits_to_is_what_went_in_and_came_out(self) -> None:
+        commitments = dsse(self.receipt.read_bytes(), self.key.read_text())["predicate"]["commitments"]
+        argv = json.dumps(self.COMMAND[1:], separators=(",", ":"))
+        for field, value in (("argv", argv), ("stdin", "asked\n"), ("stdout", "asked\n"), ("stderr", "done\n")):
+            (self.place / "value").write_text(value)
+            opened = json.loads(self.here("receipt", "open", str(self.receipt), field, "--value", str(self.place / "value")))
+            hashed = f"mvm-commitment-v1\n{field}\n".encode() + bytes.fromhex(opened["salt"]) + value.encode()
+            self.assertEqual(hashlib.sha256(hashed).hexdigest(), commitments[field], field)
+            self.assertEqual(base64.b64decode(opened["value"]), value.encode())
 
 
 class Arithmetic(unittest.TestCase):
