@@ -20,6 +20,8 @@ memory=/dev/shm
 [ -w "$memory" ] || memory=${TMPDIR:-/tmp}
 TMPDIR=$(mktemp -d "$memory/mvm-fuzz.XXXXXX")
 export TMPDIR
+# No profile of whoever runs this has a say.
+export XDG_CONFIG_HOME="$TMPDIR"
 trap 'rm -rf "$TMPDIR"' EXIT
 trap 'exit 130' INT TERM
 

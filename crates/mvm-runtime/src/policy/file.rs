@@ -57,12 +57,12 @@ pub fn check(path: &Path) -> Result<Profile> {
             .hint("give it another name"));
     }
     check_name(&name, &format!("use the profile {}", path.display()), "mvm-")?;
-    build(&name, &path.display().to_string(), &read(path)?, &mut vec![name.clone()])
+    parse(&name, &path.display().to_string(), &read(path)?)
 }
 
-/// The profile that is written in a text, as [`check`] finds it in a file.
-pub fn parse(name: &str, text: &str) -> Result<Profile> {
-    build(name, name, text, &mut vec![name.to_owned()])
+/// The profile of this name that a text describes, with all that it builds on. Errors say `place`, where the text was found.
+pub fn parse(name: &str, place: &str, text: &str) -> Result<Profile> {
+    build(name, place, text, &mut vec![name.to_owned()])
 }
 
 /// `chain` holds the names that led here.
@@ -87,7 +87,7 @@ fn resolve(name: &str, chain: &mut Vec<String>) -> Result<Profile> {
     build(name, &path.display().to_string(), &read(&path)?, chain)
 }
 
-/// `place` is where the text was found.
+/// `chain` holds the names that led here, this one too.
 fn build(name: &str, place: &str, text: &str, chain: &mut Vec<String>) -> Result<Profile> {
     let what = || format!("cannot use the profile {place}");
     let written: Written = toml::from_str(text).map_err(|e| invalid(what(), spot(text, &e)))?;
