@@ -101,6 +101,62 @@ class Pages(unittest.TestCase):
         self.assertLessEqual({"README.md", "tutorial.md"}, shown)
 
 
+class Promise:
+    """A row of a table of promises: what it says, and the tests and files that hold it."""
+
+    def __init__(self, row: str) -> None:
+        self.says, held_by = (cell.strip() for cell in row.strip("|").split(" | "))
+        # Tests, and the file in brackets behind them; other files stand by themselves.
+        self.tests = [(name, file) for names, file in re.findall(r"([^()]*)\(([^()]*)\)", held_by)
+                      for name in re.findall(r"`(\w+)`", names)]
+        self.unplaced = re.findall(r"`(\w+)`", held_by[held_by.rfind(")") + 1:])
+        self.files = [word.rstrip(",") for word in re.sub(r"\([^()]*\)", "", held_by).split() if "/" in word]
+
+    def missing(self, tests: dict[str, set[str]]) -> list[str]:
+        """What is named and is not there."""
+        there = [name for name, file in self.tests if any(name in tests[path] for path in tests if is_path(file, path))]
+        lacking = [name for name, _ in self.tests if name not in there] + self.unplaced
+        lacking += [file for file in self.files if not (ROOT / file).exists()]
+        return lacking or ([] if self.tests or self.files else ["anything that holds it"])
+
+
+def is_path(named: str, path: str) -> bool:
+    return path == named or ("/" not in named and path.endswith(f"/{named}"))
+
+
+def tests_by_file() -> dict[str, set[str]]:
+    """The test functions of the repository, by the file that they are in."""
+    found = {}
+    for path in [*ROOT.glob("crates/**/*.rs"), *ROOT.glob("conformance/*.py")]:
+        marked = r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn (\w+)|def (test_\w+)"
+        names = {rust or python for rust, python in re.findall(marked, path.read_text())}
+        found[str(path.relative_to(ROOT))] = names
+    return found
+
+
+def promises(page: str) -> list[Promise]:
+    lines = [line for line in page.split("## Promises", 1)[1].split("\n## ", 1)[0].splitlines() if line.startswith("|")]
+    return [Promise(line) for line in lines if line not in ("| promise | held by |", "| --- | --- |")]
+
+
+class Promises(unittest.TestCase):
+    def test_every_test_that_holds_a_promise_exists(self) -> None:
+        tests, found = tests_by_file(), promises((ROOT / "SECURITY.md").read_text())
+        self.assertGreater(len(found), 40)
+        for promise in found:
+            with self.subTest(promise.says):
+                self.assertEqual(promise.missing(tests), [])
+
+    def test_what_does_not_exist_is_missing(self) -> None:
+        tests = {"a/tests/x.rs": {"one"}, "a/src/x.rs": {"two"}, "b/y.rs": {"three"}}
+        for held_by, missing in (("`one` (x.rs), `three` (b/y.rs)", []), ("`one` (a/tests/x.rs), more in conformance/run.py", []),
+                                 ("`one`, `two` (x.rs)", []), ("`two` (a/tests/x.rs)", ["two"]), ("`four` (x.rs)", ["four"]),
+                                 ("`one` (y.rs)", ["one"]), ("`one`", ["one"]), ("tests in no/such.rs", ["no/such.rs"]),
+                                 ("good will", ["anything that holds it"])):
+            with self.subTest(held_by):
+                self.assertEqual(Promise(f"| It is so | {held_by} |").missing(tests), missing)
+
+
 class Matching(unittest.TestCase):
     def test_what_is_shown_must_be_what_is_written(self) -> None:
         for shown, output in (("", ""), ("a\n", "a\n"), ("a\n", "a"), ("a…c\n", "abbc\n"), ("a…\n", "a\n"),
