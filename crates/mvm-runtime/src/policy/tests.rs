@@ -241,7 +241,9 @@ fn a_profile_that_others_could_have_written_is_refused() {
     std::fs::write(&path, "").unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
     assert!(check(&path).unwrap_err().why.contains("others may write"));
-    assert!(check(dir.path()).unwrap_err().why.contains("no regular file"));
+    std::fs::create_dir(dir.path().join("folder.toml")).unwrap();
+    assert!(check(&dir.path().join("folder.toml")).unwrap_err().why.contains("no regular file"));
+    assert!(check(&dir.path().join("standard.toml")).unwrap_err().why.contains("built-in"));
     std::fs::write(&path, vec![b'#'; 70 << 10]).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     assert!(check(&path).unwrap_err().why.contains("larger"));
