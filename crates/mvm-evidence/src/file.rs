@@ -9,6 +9,9 @@ use rustix::fs::{FlockOperation, OFlags};
 
 use crate::error::{Context, Error, Kind, Result};
 
+/// How the names of files end that are being written.
+const UNFINISHED: &str = "new";
+
 /// Makes a directory and those above it, private to the user.
 pub(crate) fn create_dir(dir: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).context(|| format!("cannot create {}", dir.display()))
@@ -24,7 +27,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<()> {
     let Some(dir) = path.parent() else {
         return Err(Error::new(Kind::Invalid, format!("cannot write {}", path.display()), "it is in no directory"));
     };
-    let temporary = path.with_extension("new");
+    let temporary = path.with_extension(UNFINISHED);
     let write = || -> std::io::Result<()> {
         // What a killed process left is not written into: it may be a link.
         let _ = fs::remove_file(&temporary);
@@ -37,6 +40,17 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<()> {
         .inspect_err(|_| drop(fs::remove_file(&temporary)))
         .context(|| format!("cannot write {}", path.display()))?;
     sync_dir(dir)
+}
+
+/// Removes what [`replace`] was killed at. The caller holds the lock of the directory. What cannot be removed only takes
+/// space.
+pub(crate) fn remove_unfinished(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+            let _ = fs::remove_file(&path);
+        }
+    }
 }
 
 /// A file's content, if it is a plain file of at most `max` bytes. `None` if there is none.

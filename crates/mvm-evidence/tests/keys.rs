@@ -204,6 +204,14 @@ fn what_a_crash_leaves_is_taken_up_or_cleared_away() {
     fs::write(ring.dir().join("current.new"), "half").unwrap();
     assert_eq!(ring.ensure().unwrap(), key);
     assert_eq!(ring.public_keys().unwrap(), vec![key.clone()]);
+    // Killed while another key was written.
+    let unfinished = ring.dir().join(format!("{}.new", "0".repeat(64)));
+    for clear in [|ring: &KeyRing| drop(ring.ensure().unwrap()), |ring: &KeyRing| drop(ring.rotate().unwrap())] {
+        fs::write(&unfinished, "half a key").unwrap();
+        clear(&ring);
+        assert!(!unfinished.exists());
+    }
+    let key = ring.current().unwrap();
     // Killed before the replaced key was deleted.
     let path = ring.dir().join(format!("{}.key", key.id()));
     let old = fs::read(&path).unwrap();

@@ -232,9 +232,12 @@ impl Drop for Staging {
     }
 }
 
+/// How the last part begins of the names of files that are being written.
+pub const UNFINISHED: &str = "new-";
+
 /// Writes a small file so that a reader sees the old or the new content, never a part, also after a crash.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
-    let temporary = path.with_extension(format!("new-{}", unique()));
+    let temporary = path.with_extension(format!("{UNFINISHED}{}", unique()));
     let write = || -> std::io::Result<()> {
         let mut file = File::options().create_new(true).write(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
@@ -247,7 +250,7 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
 
 /// The same for what may be lost with the power, but not with a process.
 pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
-    let temporary = path.with_extension(format!("new-{}", unique()));
+    let temporary = path.with_extension(format!("{UNFINISHED}{}", unique()));
     let write = || -> std::io::Result<()> {
         File::options().create_new(true).write(true).mode(0o600).open(&temporary)?.write_all(content)?;
         fs::rename(&temporary, path)

@@ -235,6 +235,23 @@ fn a_changed_log_is_found_changed() {
 }
 
 #[test]
+fn what_a_killed_process_left_of_a_record_is_cleared_away() {
+    let (_dir, home) = used();
+    fs::create_dir_all(home.join("runs")).unwrap();
+    let at = |ending: &str| home.join(format!("runs/run-0123456789abcdef.mvm-0123456789ab.{ending}"));
+    for ending in ["record", "new-0123456789abcdef", "new-now"] {
+        fs::write(at(ending), "{").unwrap();
+    }
+    let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    for ending in ["record", "new-0123456789abcdef"] {
+        fs::File::options().write(true).open(at(ending)).unwrap().set_modified(hour_ago).unwrap();
+    }
+    assert_eq!(mvmctl(&home, &["gc"]).code, 0);
+    assert!(!at("new-0123456789abcdef").exists());
+    assert!(at("record").exists() && at("new-now").exists(), "that one may still be written");
+}
+
+#[test]
 fn an_entry_is_proven() {
     let (_dir, home) = used();
     let proof = mvmctl(&home, &["audit", "prove", "7"]).stdout;

@@ -112,9 +112,12 @@ impl KeyRing {
         Error::new(Kind::NotFound, what, "none was made yet").hint("make one: mvmctl setup")
     }
 
+    /// Takes the lock, and removes what a killed process had begun to write: it may be a private key.
     fn lock(&self) -> Result<File> {
         self.check_dir()?;
-        file::lock(&self.dir.join("lock"))
+        let lock = file::lock(&self.dir.join("lock"))?;
+        file::remove_unfinished(&self.dir);
+        Ok(lock)
     }
 
     fn path(&self, id: Digest, extension: &str) -> PathBuf {

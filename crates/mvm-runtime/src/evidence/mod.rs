@@ -16,7 +16,7 @@ use crate::home::Home;
 use crate::policy::{self, Operation};
 
 pub use notary::{Receipt, notarise, receipt};
-pub use records::{Ended, Record, find as find_record};
+pub use records::{Ended, Record, find as find_record, sweep};
 pub use testimony::{Testimony, Told};
 
 /// The longest text in a field of an entry that is not ours, in bytes: reasons, names.

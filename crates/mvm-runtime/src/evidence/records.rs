@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Testimony;
 use crate::error::{Error, IoContext, Result};
-use crate::home::{Home, read_json, write_whole};
+use crate::home::{Home, UNFINISHED, read_json, write_whole};
 use crate::witness::Witness;
 
 /// Records that are kept.
@@ -28,6 +28,8 @@ pub const RECEIPT: &str = "receipt";
 pub const PROOF: &str = "proof";
 /// Old records are looked for after a command whose id ends so: one in 256, because ids are random.
 const PRUNE_AFTER: &str = "00";
+/// How old a file is that nobody writes any more: writing one takes milliseconds.
+const UNFINISHED_AGE: Duration = Duration::from_secs(60);
 
 /// What is kept of a command.
 #[derive(Debug, Serialize, Deserialize)]
@@ -148,8 +150,26 @@ pub fn find(home: &Home, of: &Ended) -> Result<Record> {
     read_json(&path).ok_or_else(|| damaged("it is not as it was written"))
 }
 
-/// Removes the oldest records, with the receipts that were made from them. Returns how many.
+/// Removes what killed processes had begun to write.
+pub fn sweep(home: &Home) {
+    for entry in fs::read_dir(home.runs()).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let ending = path.extension().map(|ending| ending.to_string_lossy());
+        let old = || path.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| is_older(&at, UNFINISHED_AGE));
+        if ending.is_some_and(|ending| ending.starts_with(UNFINISHED)) && old() {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+fn is_older(at: &SystemTime, age: Duration) -> bool {
+    at.elapsed().is_ok_and(|elapsed| elapsed > age)
+}
+
+/// Removes the oldest records, with the receipts that were made from them, and what was never finished. Returns how many
+/// records.
 fn prune(home: &Home) -> usize {
+    sweep(home);
     let entries = fs::read_dir(home.runs()).into_iter().flatten().flatten();
     let mut records: Vec<(SystemTime, PathBuf)> = entries
         .map(|entry| entry.path())
@@ -158,8 +178,7 @@ fn prune(home: &Home) -> usize {
         .collect();
     records.sort();
     let surplus = records.len().saturating_sub(MAX_RECORDS);
-    let old = |at: &SystemTime| at.elapsed().is_ok_and(|age| age > MAX_AGE);
-    let gone = records.iter().enumerate().filter(|(index, (at, _))| *index < surplus || old(at));
+    let gone = records.iter().enumerate().filter(|(index, (at, _))| *index < surplus || is_older(at, MAX_AGE));
     gone.map(|(_, (_, path))| {
         for ending in [RECORD, RECEIPT, PROOF] {
             let _ = fs::remove_file(path.with_extension(ending));

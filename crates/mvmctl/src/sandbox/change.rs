@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mvm_runtime::{ErrorCode, Home, Result, reconcile};
+use mvm_runtime::{ErrorCode, Home, Result, evidence, reconcile};
 use mvm_wire::api::{DeletionReport, KeepRequest, Sandbox, SignalRequest, State};
 use serde_json::json;
 
@@ -160,6 +160,7 @@ pub fn gc(args: GcArgs) -> u8 {
         let home = Home::locate()?;
         home.create()?;
         home.sweep();
+        evidence::sweep(&home);
         let store = reconcile::reconcile(&home)?;
         let all = store.list(true)?;
         let gone = all.iter().filter(|record| record.state == State::Destroyed).count();
