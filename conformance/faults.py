@@ -9,7 +9,8 @@ are being made, or all of them. Afterwards, whatever happened: every verb answer
 synced is there, every other one unless its machine was lost, every acknowledged change of state holds, and every name
 can be used. A program whose state is in memory only goes on where it was, in what is resumed, restored and forked, or
 its machine was lost; memory never comes back to a disk that has changed since. What was saved is whole or not there.
-At the end nothing is left: no process, no directory, no file.
+At the end the audit log is as it was written and has every sandbox and every result that was acknowledged, of which a
+receipt can be had; and nothing is left: no process, no directory, no file.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from fault import record
 from fault.model import Box
 from fault.outside import HOME, Violation, born, mvmctl, supervisors, until
 from fault.round import Round
@@ -97,7 +99,10 @@ def main() -> None:
     with ThreadPoolExecutor(args.workers) as pool:
         done = [pool.submit(work, n, args.seed, rounds, args.verbose) for n, rounds in enumerate(share)]
     try:
-        nothing_is_left([box for worker in done for box in worker.result()])
+        boxes = [box for worker in done for box in worker.result()]
+        record.check(boxes)
+        nothing_is_left(boxes)
+        record.check_files(boxes)
     except Violation as e:
         sys.exit(str(e))
     print(f"{args.rounds} rounds with seed {args.seed}: nothing acknowledged was lost, nothing is left")

@@ -127,12 +127,23 @@ class Snapshot:
         return True
 
 
+@dataclass(frozen=True)
+class Result:
+    """How a command ended, as it was acknowledged."""
+
+    run: str
+    sandbox: str
+    audit_id: int
+    exit_code: int
+
+
 class Box:
     """What we know of one name: the state it was acknowledged to be in, what is inside, its time to live."""
 
     def __init__(self, name: str) -> None:
         self.name, self.id, self.state = name, "", "destroyed"
         self.ids: set[str] = set()
+        self.results: list[Result] = []
         self.machines: set[tuple[int, str]] = set()
         self.snapshot: Snapshot | None = None
         self.forget()
@@ -143,9 +154,10 @@ class Box:
 
     def operations(self) -> list[str]:
         save = ["snapshot rm"] if self.snapshot else []
+        save += ["receipt"] * 4 * bool(self.results)
         if self.inside.restores < MOST_RESTORES:
             save += ["fork"] * 3 + ["snapshot save"] * 4 * (not self.snapshot)
-        running = ["write", "write", "cache", "cache", "remember", "exec", "job", "keep", "stop", "destroy", "kill"]
+        running = ["write", "write", "cache", "cache", "remember", "exec", "exec", "job", "job", "keep", "stop", "destroy", "kill"]
         return {
             "destroyed": ["up"] + ["restore"] * 3 * bool(self.snapshot),
             "running": [*running, *["pause"] * 4, *["freeze"] * 2, *save],
@@ -167,9 +179,14 @@ class Box:
             "keep": (["keep", self.name, "--ttl", f"{1000 + number}s"], ""),
             "snapshot save": (["snapshot", "save", self.name, "--name", f"{self.name}-{number}"], ""),
             "snapshot rm": (["snapshot", "rm", self.snapshot.name if self.snapshot else ""], ""),
+            "receipt": (["receipt", "show", *self.last_run()], ""),
             "restore": (["restore", self.snapshot.name if self.snapshot else "", *end], ""),
             "fork": (["fork", self.name, "--name", f"{self.name}-{number}", "--count", "2"], ""),
         }.get(operation, ([operation, self.name], ""))
+
+    def last_run(self) -> list[str]:
+        """Of what a receipt is asked for: the last command that ended."""
+        return [self.results[-1].run, "--sandbox", self.results[-1].sandbox] if self.results else []
 
     def inspect(self) -> dict:
         code, shown = mvmctl("inspect", self.name)

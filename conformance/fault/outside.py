@@ -65,6 +65,15 @@ def born(pid: int) -> str | None:
     return None if state == "Z" else fields[18]
 
 
+def is_over(pid: int) -> bool:
+    """Whether all threads of a process have ended. Until then its locks are held: it looks alive and answers nobody."""
+    try:
+        stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return all(stat.rpartition(")")[2].split()[0] in "ZX" for stat in stats)
+
+
 def children_of(pids: list[int]) -> list[int]:
     """Of all their threads: any of them may have started one."""
     found = []
@@ -79,6 +88,10 @@ def children_of(pids: list[int]) -> list[int]:
 
 def supervises(pid: int) -> bool:
     return words_of(pid)[1:2] == [b"supervise"]
+
+
+def signs(pid: int) -> bool:
+    return words_of(pid)[1:2] == [b"notary"]
 
 
 def supervisors(sandbox: str, client: int = 0) -> list[int]:

@@ -7,10 +7,11 @@ import subprocess
 import threading
 import time
 
-from .model import CACHED, EMPTY, HAS_MACHINE, MEMORY, SYNCED, Box, Inside, Snapshot
+from .model import CACHED, EMPTY, HAS_MACHINE, MEMORY, SYNCED, Box, Inside, Result, Snapshot
 from .outside import (
-    DEADLINE, Violation, born, children_of, kill, mvmctl, supervises, supervisors, until, works_on_something,
+    DEADLINE, Violation, born, children_of, is_over, kill, mvmctl, signs, supervises, supervisors, until, works_on_something,
 )
+from .record import check_receipt
 
 AFTER = {
     "up": "running", "restore": "running", "start": "running", "resume": "running", "freeze": "frozen",
@@ -20,6 +21,8 @@ FILES = {"write": SYNCED, "cache": CACHED, "remember": MEMORY}
 # They hold the machine, or come back from where one was held.
 HOLD = {"freeze", "pause", "snapshot save", "fork"}
 COME_BACK = {"resume", "restore", "snapshot save", "fork"}
+# Until when something is killed, in seconds: a receipt is signed in less time than a machine is made.
+LATEST, LATEST_OF_RECEIPT = 1.2, 0.05
 
 
 class Round:
@@ -30,8 +33,11 @@ class Round:
         operations = box.operations()
         self.operation = operations[int(operation * len(operations))]
         victims = ["client", "supervisor", "machine", "all", "nobody"] + ["child"] * (self.operation == "fork")
-        self.victim, self.delay = victims[int(victim * len(victims))], delay**2 * 1.2
-        self.client_killed = self.something_killed = self.child_killed = False
+        latest = LATEST
+        if self.operation == "receipt":
+            victims, latest = ["client", "signer", "signer", "nobody"], LATEST_OF_RECEIPT
+        self.victim, self.delay = victims[int(victim * len(victims))], delay**2 * latest
+        self.client_killed = self.something_killed = self.child_killed = self.signer_killed = False
         self.machine_lost = self.acknowledged = False
         self.outlived: list[int] = []
         self.answer: dict = {}
@@ -60,7 +66,8 @@ class Round:
         except json.JSONDecodeError as e:
             if not self.client_killed:
                 raise Violation(f"{self}: no JSON: {output!r}") from e
-        if not (self.acknowledged or self.client_killed or self.something_killed or self.child_killed):
+        killed = self.client_killed or self.something_killed or self.child_killed or self.signer_killed
+        if not (self.acknowledged or killed):
             raise Violation(f"{self}: nobody was killed, and it failed: {self.answer} {said}")
 
     def strike(self, client: subprocess.Popen, sandbox: str) -> None:
@@ -68,11 +75,16 @@ class Round:
         machines, children = self.box.meet_machines(pids), list(filter(supervises, children_of(pids)))
         if self.victim in ("client", "all") and client.poll() is None:
             self.client_killed = bool(kill([client.pid]))
-        if self.victim in ("supervisor", "machine", "all"):
-            aimed = {"supervisor": pids, "machine": machines, "all": pids + machines}[self.victim]
-            self.something_killed = bool(kill(aimed))
+        aimed = {"supervisor": pids, "machine": machines, "all": pids + machines}.get(self.victim, [])
+        killed = kill(aimed)
+        self.something_killed = bool(killed)
         if self.victim in ("child", "all"):
-            self.child_killed = bool(kill(children))
+            born_of_it = kill(children)
+            self.child_killed = bool(born_of_it)
+            killed += born_of_it
+        if self.victim == "signer":
+            self.signer_killed = bool(kill(list(filter(signs, children_of([client.pid])))))
+        until(lambda: all(map(is_over, killed)), 10)
         self.machine_lost = self.something_killed and bool(machines)
         if self.machine_lost and not until(lambda: not any(map(born, machines)), 10):
             self.outlived = list(filter(born, machines))
@@ -140,8 +152,14 @@ class Round:
             cached.written(value, ended, False)
             # A shell makes a file empty before it writes to it.
             cached.now |= set() if ended else {EMPTY}
-        if self.operation == "exec" and self.acknowledged and self.answer["stdout"] != "done\n":
-            raise Violation(f"{self}: it wrote {self.answer}")
+        if self.operation == "exec" and self.acknowledged:
+            if self.answer["stdout"] != "done\n":
+                raise Violation(f"{self}: it wrote {self.answer}")
+            self.ended(self.answer["run_id"], self.answer)
+        if self.operation == "receipt":
+            receipt = check_receipt(box.results[-1])
+            if self.acknowledged and receipt != self.answer:
+                raise Violation(f"{self}: it was {self.answer} and is {receipt}")
         if self.operation in HOLD and self.acknowledged:
             box.inside.synced()
 
@@ -156,7 +174,11 @@ class Round:
         code, shown = mvmctl("wait", self.box.name, self.answer["run_id"], "--timeout", "60")
         if code != 7:
             raise Violation(f"{self}: the job ended with {code}: {shown}")
+        self.ended(shown["run_id"], shown["result"])
         return True
+
+    def ended(self, run: str, result: dict) -> None:
+        self.box.results.append(Result(run, self.box.id, result["audit_id"], result["exit_code"]))
 
     def running_jobs(self) -> list[dict]:
         return [job for job in mvmctl("jobs", self.box.name)[1]["jobs"] if not job["result"]]
