@@ -159,7 +159,12 @@ impl Policy {
     /// Decides about something that is asked of the sandbox.
     pub fn admit(&self, operation: Operation, ask: &Ask<'_>) -> Plan {
         // Whose risk it is was said when it was made.
-        let plan = admit(operation, &Ask { accept_risk: true, ..ask.clone() }, &self.profile);
+        let ask = Ask { accept_risk: true, ..ask.clone() };
+        // Worked out when it was decided about the sandbox.
+        let plan = match self.plan.profile_digest.as_str() {
+            "" => admit(operation, &ask, &self.profile),
+            known => admit_under(operation, &ask, &self.profile, known.to_owned()),
+        };
         if !self.unreadable {
             return plan;
         }
@@ -181,6 +186,10 @@ impl Policy {
 
 /// Decides. The plan says whether it is allowed; [`decided`] makes an error of one that is not.
 pub fn admit(operation: Operation, ask: &Ask<'_>, profile: &Profile) -> Plan {
+    admit_under(operation, ask, profile, digest(profile))
+}
+
+fn admit_under(operation: Operation, ask: &Ask<'_>, profile: &Profile, profile_digest: String) -> Plan {
     let mut judge = judge::Judge::new(profile);
     judge.profile(ask.accept_risk);
     match operation {
@@ -206,7 +215,7 @@ pub fn admit(operation: Operation, ask: &Ask<'_>, profile: &Profile) -> Plan {
         schema: PLAN_SCHEMA.into(),
         operation: operation.name().into(),
         profile: profile.name.clone(),
-        profile_digest: digest(profile),
+        profile_digest,
         allowed: denials.is_empty(),
         lines,
         denials,

@@ -229,16 +229,14 @@ impl Supervisor {
         let (plan, audit_id) = self.authorise(Operation::Exec, &ask, &run_id)?;
         let exec = running.exec(&request, [&of_sandbox, &secrets], &plan.enforced);
         let witness = Witness::new()?;
-        let record = self.record()?;
-        let machine = &record.request;
         let told = Told {
             run_id: &run_id,
             sandbox_id: &self.id,
             alone: false,
             audit_id,
-            image: (&machine.image, &record.image_digest),
+            image: (&self.made.image, &self.made.image_digest),
             plan: &plan,
-            machine: (machine.cpus, machine.memory_mib, machine.disk_bytes),
+            machine: self.made.machine,
             require: &self.policy.require,
             isolation: running.isolation(),
             exec: &exec,

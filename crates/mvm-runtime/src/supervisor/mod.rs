@@ -67,6 +67,7 @@ struct Supervisor {
     policy: Policy,
     /// Where that is put on record.
     evidence: Evidence,
+    made: Made,
     /// Held through each change of state, so that one begins when the last one is complete.
     machine: tokio::sync::Mutex<Option<Running>>,
     jobs: Jobs,
@@ -83,6 +84,22 @@ struct Supervisor {
     kept: Notify,
     /// The sandbox is destroyed and its answer is on the way.
     over: Notify,
+}
+
+/// What the sandbox is made of, for good.
+struct Made {
+    image: String,
+    image_digest: String,
+    /// Processors, memory in MiB, disk in bytes.
+    machine: (u32, u32, u64),
+}
+
+impl Made {
+    fn of(record: &Record) -> Made {
+        let (image, image_digest) = (record.request.image.clone(), record.image_digest.clone());
+        let request = &record.request;
+        Made { image, image_digest, machine: (request.cpus, request.memory_mib, request.disk_bytes) }
+    }
 }
 
 /// Supervises the sandbox to its end. What `mvmctl supervise` does.
@@ -167,6 +184,7 @@ async fn start(home: Home, id: &str, handover: Handover) -> Result<(Arc<Supervis
         store: Mutex::new(store),
         policy: record.policy.clone(),
         evidence: evidence.clone(),
+        made: Made::of(&record),
         machine: tokio::sync::Mutex::new(None),
         jobs: Jobs::new(log.clone(), known.clone(), evidence),
         known,
