@@ -66,11 +66,11 @@ async fn execute(args: ExecArgs) -> Result<u8> {
         return Err(Error::new(ErrorCode::InvalidRequest, "cannot pass a terminal on", why).hint("leave out --tty"));
     }
     let Found { home, record, client } = find(&args.sandbox)?;
-    admitted(&home, &record, &args)?;
+    let request = request(&args, &record.policy.profile);
+    admitted(&home, &record, &args, &request)?;
     receipts::check(&home, args.receipt.as_deref())?;
     let Resolved { values, warnings } = args.secrets.resolve(args.env.iter().map(|(name, _)| name.as_str()))?;
     secrets::warn(&warnings, args.quiet || args.json);
-    let request = request(&args, &record.policy.profile);
     let request = JobRequest { secrets: values, no_redact: args.no_redact, ..request };
     if args.detach {
         let job: Job = client.post("/v1/jobs", Some(&request)).await?;
@@ -111,10 +111,19 @@ async fn execute(args: ExecArgs) -> Result<u8> {
     Ok(result.exit_status())
 }
 
-/// Before a secret is read for a command, whether it may have any. The sandbox decides again.
-fn admitted(home: &Home, record: &Record, args: &ExecArgs) -> Result<()> {
+/// Before a secret is read for a command, whether that may run. The sandbox decides again.
+fn admitted(home: &Home, record: &Record, args: &ExecArgs, request: &JobRequest) -> Result<()> {
     let references = args.secrets.references()?;
-    let ask = Ask { secrets: references.keys().map(String::as_str).collect(), ..Ask::default() };
+    if references.is_empty() {
+        return Ok(());
+    }
+    let ask = Ask {
+        env: request.env.keys().map(String::as_str).collect(),
+        secrets: references.keys().map(String::as_str).collect(),
+        user: &request.user,
+        timeout_ms: request.timeout_ms,
+        ..Ask::default()
+    };
     let of = Of { sandbox: &record.id, run: "" };
     Evidence::open(home)?.allowed(Operation::Exec, &record.policy.admit(Operation::Exec, &ask), of)
 }
