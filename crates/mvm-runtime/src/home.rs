@@ -235,25 +235,29 @@ impl Drop for Staging {
 /// How the last part begins of the names of files that are being written.
 pub const UNFINISHED: &str = "new-";
 
-/// Writes a small file so that a reader sees the old or the new content, never a part, also after a crash.
+/// Writes a small file so that a reader sees the old or the new content, never a part, also after a crash of the host.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
-    let temporary = path.with_extension(format!("{UNFINISHED}{}", unique()));
-    let write = || -> std::io::Result<()> {
-        let mut file = File::options().create_new(true).write(true).mode(0o600).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
-    };
-    write().inspect_err(|_| drop(fs::remove_file(&temporary))).context(|| format!("cannot write {}", path.display()))
+    write_file(path, content, true)
 }
 
 /// The same for what may be lost with the power, but not with a process.
 pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    write_file(path, content, false)
+}
+
+fn write_file(path: &Path, content: &[u8], durably: bool) -> Result<()> {
     let temporary = path.with_extension(format!("{UNFINISHED}{}", unique()));
     let write = || -> std::io::Result<()> {
-        File::options().create_new(true).write(true).mode(0o600).open(&temporary)?.write_all(content)?;
-        fs::rename(&temporary, path)
+        let mut file = File::options().create_new(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        if durably {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, path)?;
+        match path.parent().filter(|_| durably) {
+            Some(dir) => File::open(dir)?.sync_all(),
+            None => Ok(()),
+        }
     };
     write().inspect_err(|_| drop(fs::remove_file(&temporary))).context(|| format!("cannot write {}", path.display()))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{JobResult, SecretValues};
+use mvm_wire::api::{JobResult, Machine as Shown, SecretValues};
 use mvm_wire::guest::{Exec, TermSize};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::capabilities;
 use crate::command::{self, Control, Streams};
 use crate::error::{Error, Result};
-use crate::evidence::{Evidence, Of, Testimony, Told};
+use crate::evidence::{self, Evidence, Of, Testimony};
 use crate::home::Home;
 use crate::host::{self, Accelerator, Host};
 use crate::image::Image;
@@ -24,6 +24,7 @@ use crate::sandbox::{self, Identity};
 use crate::secrets::{self, Patterns, Redacted};
 use crate::setup;
 use crate::template::{self, BOOT_LIMIT, Recipe};
+use crate::time;
 use crate::vmm;
 use crate::vmm::confine::LayerReport;
 use crate::vmm::guest::Guest;
@@ -56,8 +57,6 @@ pub struct RunRequest {
     pub stdin: bool,
     /// Give it a terminal of this size.
     pub tty: Option<TermSize>,
-    /// Kill it after this time, counted from its start.
-    pub timeout: Option<Duration>,
     /// Boot afresh instead of cloning a template.
     pub no_template: bool,
     /// What was decided about it.
@@ -73,20 +72,14 @@ pub fn decide(home: &Home, operation: Operation, ask: &Ask<'_>, profile: Profile
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub struct RunResult {
-    /// The run's id.
-    pub run_id: String,
     /// The sandbox's id.
     pub sandbox_id: String,
-    /// The entry of the audit log that authorised it.
-    pub audit_id: u64,
     /// How the command ended.
     pub result: JobResult,
     /// Digest of the image.
     pub image_digest: String,
     /// What kept it apart from the host.
     pub isolation: Arc<Isolation>,
-    /// Why there is no record of how it ended, if there is none.
-    pub unrecorded: Option<Error>,
 }
 
 /// What kept a run apart from the host.
@@ -232,7 +225,7 @@ pub async fn run(
     let (run_id, sandbox_id) = (sandbox::new_run_id()?, sandbox::new_id()?);
     let evidence = Evidence::open(&prepared.home)?;
     let plan = &request.policy.plan;
-    let audit_id = evidence.decided(Operation::Run, plan, Of { run: &run_id, sandbox: &sandbox_id })?;
+    let audit_id = evidence.authorise(Operation::Run, plan, Of { run: &run_id, sandbox: &sandbox_id })?;
     let mut ready = match start_as(prepared, request, sandbox_id.clone()).await {
         Ok(ready) => ready,
         Err(e) => {
@@ -248,7 +241,6 @@ pub async fn run(
     env.extend(request.secrets.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())));
     let patterns = Patterns::of(request.secrets.iter().map(|(name, value)| (name.as_str(), value)));
     let mut streams = Redacted::new(streams, patterns.as_ref().filter(|_| !request.no_redact));
-    let or_default = |value: &String, default: &String| if value.is_empty() { default.clone() } else { value.clone() };
     let enforced = &plan.enforced;
     let mut exec = Exec {
         argv: request.argv.clone(),
@@ -260,24 +252,29 @@ pub async fn run(
         ..Exec::default()
     };
     policy::enforce(enforced, &mut exec);
-    exec.cwd = or_default(&exec.cwd, &config.workdir);
-    exec.user = or_default(&exec.user, &config.user);
-    let timeout = enforced.timeout_ms.map(Duration::from_millis).or(request.timeout);
+    config.complete(&mut exec);
+    let timeout = enforced.timeout_ms.map(Duration::from_millis);
     let witness = Witness::new()?;
-    let told = Told {
-        run_id: &run_id,
-        sandbox_id: &ready.id,
+    let secrets: Vec<String> = request.secrets.keys().cloned().collect();
+    let testimony = Testimony {
+        run_id,
+        sandbox_id,
         alone: true,
         audit_id,
-        image: (&request.image, &prepared.image.digest),
-        plan,
-        machine: (request.shape.cpus, request.shape.memory_mib, request.shape.disk_bytes),
-        require: &request.policy.require,
-        isolation: &isolation,
-        exec: &exec,
-        secrets: request.secrets.keys().cloned().collect(),
+        image: (request.image.clone(), prepared.image.digest.clone()),
+        plan: plan.clone(),
+        machine: Shown {
+            cpus: request.shape.cpus,
+            memory_mib: request.shape.memory_mib,
+            disk_bytes: request.shape.disk_bytes,
+        },
+        require: request.policy.require.clone(),
+        isolation: isolation.clone(),
+        argv: exec.argv.clone(),
+        env: evidence::environment(&exec, &secrets, &witness)?,
+        secrets,
+        started_at_ms: time::now_ms(),
     };
-    let testimony = Testimony::of(told, &witness)?;
     let started = Instant::now();
     let attended = command::complete(&ready.guest, exec, timeout, feed, control, &mut streams, &witness).await;
     let attended = match attended {
@@ -295,22 +292,12 @@ pub async fn run(
         Err(e) => (JobResult { error: Some(e.clone().into()), ..JobResult::default() }, Some(e)),
     };
     let result = JobResult { duration_ms, stdout_bytes, stderr_bytes, redactions, ..result };
-    let result = secrets::redact_result(patterns.as_deref(), result);
-    let unrecorded = evidence.ended(&testimony, &witness, &result).err();
-    let result = JobResult { unrecorded: unrecorded.as_ref().map(ToString::to_string), ..result };
+    let result = evidence.ended(&testimony, &witness, secrets::redact_result(patterns.as_deref(), result));
     if let Some(e) = lost {
         return Err(secrets::redact_error(patterns.as_deref(), e));
     }
     shown?;
-    Ok(RunResult {
-        run_id,
-        sandbox_id: ready.id,
-        audit_id,
-        result,
-        image_digest: prepared.image.digest.clone(),
-        isolation,
-        unrecorded,
-    })
+    Ok(RunResult { sandbox_id: testimony.sandbox_id, result, image_digest: prepared.image.digest.clone(), isolation })
 }
 
 /// Refuses a shape that no machine can have, or this host cannot give.

@@ -51,11 +51,12 @@ pub fn images_in_use(home: &Home) -> Vec<Image> {
 
 /// Makes a sandbox and waits until commands can run in it. False if the idempotency key had made it before.
 ///
-/// `secrets` are the values that the request refers to, by its names. They go to the supervisor and nowhere else.
+/// `read` gets the values of the secrets that the request refers to, once it was admitted. They go to the supervisor and nowhere
+/// else.
 pub async fn create(
     home: &Home,
     request: CreateRequest,
-    secrets: SecretValues,
+    read: impl FnOnce(&CreateRequest) -> Result<SecretValues>,
     progress: &dyn Progress,
 ) -> Result<(Sandbox, bool)> {
     let snapshot = match request.snapshot.as_str() {
@@ -85,6 +86,7 @@ pub async fn create(
     drop(store);
     let shape = shape(&request);
     run::check_shape(&shape)?;
+    let secrets = read(&request)?;
     if let Err(why) = check_env(&request.env, &secrets) {
         return Err(invalid(why, "write it NAME=VALUE, and pass large data as files"));
     }
@@ -192,7 +194,7 @@ fn found(
 
 /// Puts on record that a sandbox may be, before anything of it runs.
 fn authorise(store: &Store, id: &str, policy: Policy) -> Result<()> {
-    let audit_id = store.evidence().decided(Operation::Up, &policy.plan, Of { sandbox: id, run: "" })?;
+    let audit_id = store.evidence().authorise(Operation::Up, &policy.plan, Of { sandbox: id, run: "" })?;
     store.authorised(id, &Policy { audit_id: Some(audit_id), ..policy })
 }
 

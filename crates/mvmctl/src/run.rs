@@ -1,12 +1,11 @@
 //! `mvmctl run`: streams as they come, or one JSON object at the end; exits as the command did.
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::time::Duration;
 
-use mvm_runtime::evidence::{Ended, Evidence, Of};
+use mvm_runtime::evidence::{Evidence, Of};
 use mvm_runtime::policy::{self, Ask, Operation, Policy, Profile};
-use mvm_runtime::run::{self as runtime, RunRequest, RunResult};
+use mvm_runtime::run::{self as runtime, RunRequest};
 use mvm_runtime::secrets::Resolved;
 use mvm_runtime::vmm::qemu::Shape;
 use mvm_runtime::{Error, ErrorCode, Home, Result};
@@ -16,8 +15,9 @@ use serde_json::json;
 use crate::args::{MachineArgs, RunArgs};
 use crate::commands::block_on;
 use crate::progress::Drawn;
+use crate::receipts::Wanted;
 use crate::streams::{self, Captured, JSON_OUTPUT_LIMIT, Streamed, input};
-use crate::{output, receipts, secrets, signals, terminal};
+use crate::{output, secrets, signals, terminal};
 
 /// The machine that is prepared ahead, and the one that `run` uses unless it is told otherwise.
 pub const DEFAULT_SHAPE: Shape = Shape { memory_mib: 256, cpus: 1, disk_bytes: 4 << 30 };
@@ -45,7 +45,7 @@ async fn execute(args: RunArgs) -> Result<u8> {
         return Ok(crate::policy::print(&policy.plan, args.json));
     }
     Evidence::open(&home)?.allowed(Operation::Run, &policy.plan, Of::default())?;
-    receipts::check(&home, args.receipt.as_deref())?;
+    let receipt = Wanted::check(&home, args.receipt.as_deref())?;
     let Resolved { values, warnings } = args.secrets.resolve(args.env.iter().map(|(name, _)| name.as_str()))?;
     secrets::warn(&warnings, args.quiet || args.json);
     let request = RunRequest { secrets: values, policy, ..request(&args, &profile)? };
@@ -60,38 +60,20 @@ async fn execute(args: RunArgs) -> Result<u8> {
         let mut captured =
             Captured::new(args.max_output.unwrap_or(JSON_OUTPUT_LIMIT).min(max_output.unwrap_or(u64::MAX)));
         let result = runtime::run(&prepared, &request, feed, &mut control, &mut captured).await?;
-        let evidenced = evidenced(&home, &result, args.receipt.as_deref());
         let mut object = streams::as_json(&result.result, &captured);
-        object["run_id"] = json!(result.run_id);
-        object["audit_id"] = json!(result.audit_id);
-        object["receipt"] = json!(args.receipt);
         object["sandbox_id"] = json!(result.sandbox_id);
         object["image_digest"] = json!(result.image_digest);
         object["isolation"] = json!(result.isolation);
         object["warnings"] = json!(warnings);
-        return Ok(streams::finish_json(object, &result.result, evidenced));
+        return Ok(receipt.finish_json(object, &result.result, &result.sandbox_id));
     }
     let mut streamed = Streamed::new(max_output);
     let result = runtime::run(&prepared, &request, feed, &mut control, &mut streamed).await?;
     drop(raw);
     streamed.flush().await;
     streams::report(&result.result, &streamed, &request.image, timeout, args.quiet);
-    evidenced(&home, &result, args.receipt.as_deref())?;
+    receipt.make(&result.result, &result.sandbox_id)?;
     Ok(result.result.exit_status())
-}
-
-/// Has the receipt made that was asked for.
-fn evidenced(home: &Home, result: &RunResult, receipt: Option<&Path>) -> Result<()> {
-    match (&result.unrecorded, receipt) {
-        (None, None) => Ok(()),
-        (None, Some(file)) => receipts::write(home, &Ended::new(&result.run_id, &result.sandbox_id)?, file),
-        (Some(e), Some(_)) => Err(Error {
-            what: "the command has ended, and there is no receipt of it".into(),
-            why: format!("{}: {}", e.what, e.why),
-            ..e.clone()
-        }),
-        (Some(_), None) => Ok(()),
-    }
 }
 
 /// Bytes of each output stream, and the time that the command may take.
@@ -137,7 +119,6 @@ fn request(args: &RunArgs, profile: &Profile) -> Result<RunRequest> {
         user: args.user.clone(),
         stdin: args.interactive,
         tty: args.tty.then(terminal::size),
-        timeout: args.timeout,
         no_template: args.no_template,
         policy: Policy::default(),
     })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use mvm_runtime::secrets::{self, Resolved, Source};
 use mvm_runtime::{Result, text};
-use mvm_wire::api::CreateRequest;
+use mvm_wire::api::{CreateRequest, SecretValues};
 
 /// Secrets of a command or of a sandbox.
 #[derive(Debug, Clone, Default, Args)]
@@ -49,9 +49,12 @@ impl SecretArgs {
     }
 }
 
-/// Reads the values that a request refers to.
-pub fn resolve_request(request: &CreateRequest) -> Result<Resolved> {
-    resolve(&secrets::references(&request.secrets)?, request.env.keys().map(String::as_str))
+/// Reads the values that a request refers to, and notes what is to be said of them.
+pub fn read_for(request: &CreateRequest, warnings: &mut Vec<String>) -> Result<SecretValues> {
+    let env = request.env.keys().map(String::as_str);
+    let resolved = resolve(&secrets::references(&request.secrets)?, env)?;
+    warnings.extend(resolved.warnings);
+    Ok(resolved.values)
 }
 
 fn resolve<'a>(sources: &[Source], env: impl Iterator<Item = &'a str>) -> Result<Resolved> {

@@ -10,8 +10,6 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::output;
-
 /// How much of each output a JSON result holds unless the caller says otherwise.
 pub const JSON_OUTPUT_LIMIT: u64 = 1 << 20;
 
@@ -86,6 +84,9 @@ pub fn as_json(result: &JobResult, captured: &Captured) -> Value {
         "not_started": result.not_started,
         "duration_ms": result.duration_ms,
         "redactions": result.redactions,
+        "run_id": result.run_id,
+        "audit_id": result.audit_id,
+        "unrecorded": result.unrecorded,
     });
     let stdout = ("stdout", &captured.stdout, result.stdout_bytes, result.stdout_truncated);
     let stderr = ("stderr", &captured.stderr, result.stderr_bytes, result.stderr_truncated);
@@ -101,15 +102,6 @@ pub fn as_json(result: &JobResult, captured: &Captured) -> Value {
         object[format!("{name}_truncated")] = json!(meter.truncated() || cut_before);
     }
     object
-}
-
-/// Prints the object of a result, with what became of its evidence, and returns the exit status: an error with the evidence
-/// takes nothing of the result away.
-pub fn finish_json(mut object: Value, result: &JobResult, evidenced: Result<()>) -> u8 {
-    object["unrecorded"] = json!(result.unrecorded);
-    object["receipt_error"] = json!(evidenced.as_ref().err().map(output::error_object));
-    output::print_json(&object);
-    evidenced.map_or_else(|error| error.code.exit_status(), |()| result.exit_status())
 }
 
 /// Counts bytes and says how many of them to keep.

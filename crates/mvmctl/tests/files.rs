@@ -34,7 +34,6 @@ fn in_machine(test: impl AsyncFnOnce(&Guest)) {
             user: String::new(),
             stdin: false,
             tty: None,
-            timeout: None,
             no_template: false,
             policy: Default::default(),
         };

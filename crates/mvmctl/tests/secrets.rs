@@ -314,6 +314,16 @@ fn copies_have_the_values_and_what_comes_from_a_snapshot_does_not() {
     let given = Sandbox("given".to_owned());
     eventually("it goes on", || lines("given").last().is_some_and(|line| line == redacted));
     assert_eq!(given.sh("echo $ONE").stdout, "[redacted:ONE]\n");
+    // Another value under the same name is not the one that the command has.
+    let (other_all, other_one) = (Kept::new("another-value-for-all"), Kept::new("another-value-for-one"));
+    let (other_all, other_one) = (other_all.named("ALL"), other_one.named("ONE"));
+    let changed = ["restore", "without", "--name", "changed", "--secret", &other_all, "--secret", &other_one];
+    assert_eq!(mvmctl(&changed).code, 0);
+    let changed = Sandbox("changed".to_owned());
+    eventually("it says why it shows nothing", || {
+        lines("changed").last().is_some_and(|line| line.starts_with("[withheld:") && line.contains("ONE, ALL"))
+    });
+    assert_eq!(changed.sh("echo $ALL").stdout, "[redacted:ALL]\n");
     let snapshot =
         home().join("snapshots").join(json(&["snapshot", "inspect", "without", "--json"])["id"].as_str().unwrap());
     let found = holding(&snapshot, &[TOKEN, OTHER]);

@@ -8,7 +8,7 @@ mod testimony;
 
 use std::sync::Arc;
 
-use mvm_evidence::{Durability, Entry, KeyRing, Log, PublicKey};
+use mvm_evidence::{Durability, Entry, KeyRing, Log, PublicKey, Statement};
 use mvm_wire::api::Plan;
 
 use crate::error::{Error, Result};
@@ -17,10 +17,7 @@ use crate::policy::{self, Operation};
 
 pub use notary::{Receipt, notarise, receipt};
 pub use records::{Ended, Record, find as find_record, sweep};
-pub use testimony::{Testimony, Told};
-
-/// The longest text in a field of an entry that is not ours, in bytes: reasons, names.
-const MAX_TEXT: usize = 512;
+pub use testimony::{Testimony, environment};
 
 /// The audit log of a home.
 #[derive(Debug, Clone)]
@@ -36,11 +33,6 @@ impl Evidence {
         Ok(Evidence { home: home.clone(), log: Arc::new(Log::open(home.audit())?) })
     }
 
-    /// The home.
-    pub fn home(&self) -> &Home {
-        &self.home
-    }
-
     /// The log.
     pub fn log(&self) -> &Log {
         &self.log
@@ -48,7 +40,7 @@ impl Evidence {
 
     /// Records that a plan was admitted, durably, or that it was refused. Returns the entry's index if it may happen: its
     /// audit id.
-    pub fn decided(&self, operation: Operation, plan: &Plan, of: Of<'_>) -> Result<u64> {
+    pub fn authorise(&self, operation: Operation, plan: &Plan, of: Of<'_>) -> Result<u64> {
         self.allowed(operation, plan, of)?;
         let entry = of
             .entry(&format!("{}.authorised", operation.name()))
@@ -57,7 +49,7 @@ impl Evidence {
             .field("plan", policy::digest(plan));
         let entry = match plan.allowed_missing.as_slice() {
             [] => entry,
-            missing => entry.field("allowed_missing", bounded(&missing.join(" "))),
+            missing => entry.field("allowed_missing", Statement::prose(&missing.join(" "))),
         };
         self.log.append(&entry, Durability::Durable).map_err(|e| unrecorded(operation, e.into()))
     }
@@ -83,7 +75,8 @@ impl Evidence {
 
     /// Records something that has happened. Returns the entry's index.
     pub fn describe(&self, event: &str, of: Of<'_>, fields: &[(&str, &str)]) -> Result<u64> {
-        let entry = fields.iter().fold(of.entry(event), |entry, (name, value)| entry.field(name, bounded(value)));
+        let entry =
+            fields.iter().fold(of.entry(event), |entry, (name, value)| entry.field(name, Statement::prose(value)));
         Ok(self.log.append(&entry, Durability::Batched)?)
     }
 }
@@ -134,12 +127,6 @@ impl Of<'_> {
         }
         entry
     }
-}
-
-/// Text in a form that an entry may have.
-fn bounded(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    mvm_evidence::Statement::prose(&plain).chars().take(MAX_TEXT).collect()
 }
 
 /// Nothing happens that cannot be recorded.

@@ -8,7 +8,7 @@ use mvm_evidence::statement::{
 };
 use mvm_evidence::{Digest, Entry, Field, Statement, commitment, notary};
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{JobResult, Plan};
+use mvm_wire::api::{JobResult, Machine, Plan};
 use mvm_wire::guest::Exec;
 use serde::{Deserialize, Serialize};
 
@@ -35,8 +35,8 @@ pub struct Testimony {
     pub image: (String, String),
     /// What was decided about it.
     pub plan: Plan,
-    /// The machine: processors, memory in MiB, disk in bytes.
-    pub machine: (u32, u32, u64),
+    /// Its machine.
+    pub machine: Machine,
     /// The layers that had to apply.
     pub require: Vec<String>,
     /// What keeps its machine apart from the host.
@@ -45,70 +45,28 @@ pub struct Testimony {
     pub argv: Vec<String>,
     /// The commitment to its environment, without secrets.
     pub env: Digest,
-    /// Names of the secrets that it was granted, sorted.
+    /// Names of the secrets that it was granted.
     pub secrets: Vec<String>,
     /// When it started, milliseconds since 1970.
     pub started_at_ms: u64,
 }
 
-/// What is told of a command when it is about to start.
-#[derive(Debug)]
-pub struct Told<'a> {
-    /// Its id.
-    pub run_id: &'a str,
-    /// The sandbox that it runs in.
-    pub sandbox_id: &'a str,
-    /// Whether the sandbox was made for it alone.
-    pub alone: bool,
-    /// The entry of the audit log that authorised it.
-    pub audit_id: u64,
-    /// Name and digest of the image.
-    pub image: (&'a str, &'a str),
-    /// What was decided about it.
-    pub plan: &'a Plan,
-    /// The machine: processors, memory in MiB, disk in bytes.
-    pub machine: (u32, u32, u64),
-    /// The layers that had to apply.
-    pub require: &'a [String],
-    /// What keeps its machine apart from the host.
-    pub isolation: &'a Arc<Isolation>,
-    /// As the guest gets it.
-    pub exec: &'a Exec,
-    /// Names of the secrets that it was granted.
-    pub secrets: Vec<String>,
+/// The commitment to the environment of a command, as the guest gets it, without the secrets of these names.
+pub fn environment(exec: &Exec, secrets: &[String], witness: &Witness) -> Result<Digest> {
+    // The last of equal names counts, as in the guest.
+    let all: BTreeMap<String, String> = exec.env.iter().cloned().collect();
+    let open = all.into_iter().filter(|(name, _)| !secrets.contains(name)).collect();
+    commitment::commit_env(&witness.salt().of_field(Field::Env), &open).map_err(uncommitted)
 }
 
 impl Testimony {
-    /// Notes what is known of a command that is about to start.
-    pub fn of(told: Told<'_>, witness: &Witness) -> Result<Testimony> {
-        // The last of equal names counts, as in the guest. Of secrets only the names are told.
-        let env: BTreeMap<String, String> = told.exec.env.iter().cloned().collect();
-        let env = env.into_iter().filter(|(name, _)| !told.secrets.contains(name)).collect();
-        let env = commitment::commit_env(&witness.salt().of_field(Field::Env), &env).map_err(uncommitted)?;
-        let mut secrets = told.secrets;
-        secrets.sort();
-        Ok(Testimony {
-            run_id: told.run_id.to_owned(),
-            sandbox_id: told.sandbox_id.to_owned(),
-            alone: told.alone,
-            audit_id: told.audit_id,
-            image: (told.image.0.to_owned(), told.image.1.to_owned()),
-            plan: told.plan.clone(),
-            machine: told.machine,
-            require: told.require.to_vec(),
-            isolation: told.isolation.clone(),
-            argv: told.exec.argv.clone(),
-            env,
-            secrets,
-            started_at_ms: time::now_ms(),
-        })
-    }
-
     fn statement(&self, log: &str, witness: &Witness, result: &JobResult) -> Result<Statement> {
         let (name, digest) = &self.image;
         let plan = &self.plan;
         let sums = witness.sums();
-        let (cpus, memory_mib, disk_bytes) = self.machine;
+        let mut secrets = self.secrets.clone();
+        secrets.sort();
+        let Machine { cpus, memory_mib, disk_bytes } = self.machine;
         let enforced = &plan.enforced;
         Ok(Statement {
             run: Run {
@@ -143,7 +101,7 @@ impl Testimony {
                 stdout: sums.stdout.commitment,
                 stderr: sums.stderr.commitment,
             },
-            secrets: self.secrets.clone(),
+            secrets,
             host_observed: HostObserved {
                 started_at_ms: self.started_at_ms,
                 ended_at_ms: time::now_ms(),
@@ -186,8 +144,14 @@ impl Testimony {
 
 impl Evidence {
     /// Records that a command has ended: an entry in the log that binds the statement about it, and the private record from
-    /// which a receipt can be made, and opened, later.
-    pub fn ended(&self, testimony: &Testimony, witness: &Witness, result: &JobResult) -> Result<()> {
+    /// which a receipt can be made, and opened, later. Returns the result with what it is on record as, or why it is not.
+    pub fn ended(&self, testimony: &Testimony, witness: &Witness, result: JobResult) -> JobResult {
+        let recorded = self.record_end(testimony, witness, &result);
+        let (run_id, audit_id) = (testimony.run_id.clone(), testimony.audit_id);
+        JobResult { run_id, audit_id, unrecorded: recorded.err().map(|e| e.to_string()), ..result }
+    }
+
+    fn record_end(&self, testimony: &Testimony, witness: &Witness, result: &JobResult) -> Result<()> {
         let statement = testimony.statement(&self.log.origin()?, witness, result)?;
         let entry = Entry::now(notary::ENDED).field("outcome", outcome(result)).field("authorised", testimony.audit_id);
         let ended = notary::record_end(&self.log, &statement, entry)?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use mvm_wire::ErrorCode;
+use mvm_wire::guest::Exec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -39,6 +40,17 @@ pub struct ImageConfig {
     pub entrypoint: Vec<String>,
     /// Run once in a template before it is saved, to have their files in the guest's memory.
     pub warm: Vec<Vec<String>>,
+}
+
+impl ImageConfig {
+    /// Gives a command what nobody said otherwise. Its environment begins with the image's already.
+    pub fn complete(&self, exec: &mut Exec) {
+        for (given, default) in [(&mut exec.cwd, &self.workdir), (&mut exec.user, &self.user)] {
+            if given.is_empty() {
+                given.clone_from(default);
+            }
+        }
+    }
 }
 
 /// A root file system that is not yet a disk.

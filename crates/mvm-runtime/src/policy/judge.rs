@@ -72,34 +72,33 @@ impl<'a> Judge<'a> {
 
     fn env(&mut self, names: &[&str]) {
         const RULE: &str = "env.variables";
-        let allowed = &self.profile.env;
-        let refused: Vec<&str> = names.iter().filter(|name| !allowed.allow(name)).copied().collect();
-        if !refused.is_empty() {
-            let reason = format!("{}, and {} was asked for", passes(allowed, "environment variable"), listed(&refused));
-            let remedy =
-                format!("leave out --env {}, or a profile with env.allow = {}", refused[0], toml_list(&refused));
-            return self.deny(RULE, reason, remedy);
-        }
-        match names {
-            [] => self.line(RULE, "none is passed on"),
-            _ => self.line(RULE, format!("{} and nothing else of the caller's", listed(names))),
+        if self.names(RULE, "env", "environment variable", &self.profile.env, names) {
+            match names {
+                [] => self.line(RULE, "none is passed on"),
+                _ => self.line(RULE, format!("{} and nothing else of the caller's", listed(names))),
+            }
         }
     }
 
     fn secrets(&mut self, names: &[&str]) {
         const RULE: &str = "secrets.grants";
-        let allowed = &self.profile.secrets;
+        if self.names(RULE, "secret", "secret", &self.profile.secrets, names) {
+            match names {
+                [] => self.line(RULE, "none is granted"),
+                _ => self.line(RULE, format!("{}: given to this command, redacted from its output", listed(names))),
+            }
+        }
+    }
+
+    /// Whether all of these names are allowed; denies those that are not.
+    fn names(&mut self, rule: &str, flag: &str, what: &str, allowed: &Names, names: &[&str]) -> bool {
         let refused: Vec<&str> = names.iter().filter(|name| !allowed.allow(name)).copied().collect();
-        if !refused.is_empty() {
-            let reason = format!("{}, and {} was asked for", passes(allowed, "secret"), listed(&refused));
-            let remedy =
-                format!("leave out --secret {}, or a profile with secrets.allow = {}", refused[0], toml_list(&refused));
-            return self.deny(RULE, reason, remedy);
-        }
-        match names {
-            [] => self.line(RULE, "none is granted"),
-            _ => self.line(RULE, format!("{}: given to this command, redacted from its output", listed(names))),
-        }
+        let Some(first) = refused.first() else { return true };
+        let section = rule.split('.').next().unwrap_or_default();
+        let reason = format!("{}, and {} was asked for", passes(allowed, what), listed(&refused));
+        let list = toml_list(&refused);
+        self.deny(rule, reason, format!("leave out --{flag} {first}, or a profile with {section}.allow = {list}"));
+        false
     }
 
     fn user(&mut self, asked: &str) {
@@ -194,7 +193,7 @@ impl<'a> Judge<'a> {
             Some(most) => {
                 let (asked, most) = (show(asked), show(most));
                 let remedy = format!("--{what} {most} or less, or a profile with limits.{what}");
-                self.deny(&rule, format!("gives a machine at most {most} of {what}, not {asked}"), remedy);
+                self.deny(&rule, format!("bounds {what} by {most}, and {asked} was asked for"), remedy);
             }
             None => self.line(&rule, show(asked)),
         }

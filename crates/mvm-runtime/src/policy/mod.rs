@@ -10,7 +10,7 @@ mod rules;
 mod tests;
 mod written;
 
-use mvm_wire::api::{Denial, Enforced, Machine, Plan, PlanLine, PortRequest};
+use mvm_wire::api::{Denial, Enforced, JobRequest, Machine, Plan, PlanLine, PortRequest};
 use mvm_wire::guest::Exec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -20,7 +20,6 @@ use utoipa::openapi::{RefOr, Schema};
 pub use file::{check, directory, load, names, parse};
 pub use profile::{BUILT_IN, Directories, NO_NETWORK, Names, Ports, Profile, built_in, mandatory};
 pub use rules::{RULES, Rule, find};
-pub use written::Written;
 
 use crate::error::{Error, Result};
 use crate::text::harmless;
@@ -113,6 +112,19 @@ pub struct Ask<'a> {
     pub allow_missing: &'a [String],
     /// What applies on this host.
     pub layers: &'a [LayerReport],
+}
+
+impl<'a> Ask<'a> {
+    /// A command, which comes with secrets of these names.
+    pub fn of_command(request: &'a JobRequest, secrets: impl Iterator<Item = &'a String>) -> Ask<'a> {
+        Ask {
+            env: request.env.keys().map(String::as_str).collect(),
+            secrets: secrets.map(String::as_str).collect(),
+            user: &request.user,
+            timeout_ms: request.timeout_ms,
+            ..Ask::default()
+        }
+    }
 }
 
 /// What decides about a sandbox and all that is asked of it, for as long as it exists: fixed when it is made.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mvm_wire::ErrorCode;
 use mvm_wire::api::secrets::{hand_over, take_in};
-use mvm_wire::api::{SecretKind, SecretValues};
+use mvm_wire::api::{SecretKind, SecretValue, SecretValues};
 use serde::{Deserialize, Serialize};
 
 use super::{Patterns, Source};
@@ -133,8 +133,14 @@ impl Known {
 
     /// Whether a value of this name is known.
     pub fn knows(&self, name: &str) -> bool {
+        self.any(name, |_| true)
+    }
+
+    /// Whether a value of this name is known of which something holds.
+    pub fn any(&self, name: &str, holds: impl Fn(&SecretValue) -> bool) -> bool {
         let state = self.state();
-        state.sandbox.contains_key(name) || state.commands.iter().any(|grant| grant.values.contains_key(name))
+        let of_commands = state.commands.iter().filter_map(|grant| grant.values.get(name));
+        state.sandbox.get(name).into_iter().chain(of_commands).any(holds)
     }
 
     /// Whether every command gets one of this name.

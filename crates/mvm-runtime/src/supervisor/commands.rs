@@ -21,11 +21,12 @@ use super::jobs::{Holds, Job, Start};
 use super::output::Piece;
 use crate::command::Control;
 use crate::error::Error;
-use crate::evidence::{self, Ended, Testimony, Told};
+use crate::evidence::{self, Ended, Testimony};
 use crate::policy::{Ask, Operation};
 use crate::request;
 use crate::sandbox;
 use crate::secrets;
+use crate::time;
 use crate::witness::Witness;
 
 /// Starts a command. Answers with the job; for an attached one with its events, and the command ends when the
@@ -213,36 +214,32 @@ impl Supervisor {
         let (running, guest) = running.ok_or_else(|| self.not_running("run a command in"))?;
         let brought = |name: &str| secrets.contains_key(name) || request.env.contains_key(name);
         let of_sandbox = self.known.of_sandbox(brought)?;
-        let holds = Holds::of(&secrets, &of_sandbox);
-        if let Some(job) = self.jobs.started_before(&request, &holds)? {
+        if let Some(job) = self.jobs.started_before(&request, &secrets)? {
             return Ok(job);
         }
-        let ask = Ask {
-            env: request.env.keys().map(String::as_str).collect(),
-            secrets: secrets.keys().map(String::as_str).collect(),
-            user: &request.user,
-            timeout_ms: request.timeout_ms,
-            ..Ask::default()
-        };
+        let holds = Holds::of(&secrets, &of_sandbox)?;
+        let ask = Ask::of_command(&request, secrets.keys());
         self.jobs.room()?;
         let run_id = sandbox::new_run_id()?;
         let (plan, audit_id) = self.authorise(Operation::Exec, &ask, &run_id)?;
         let exec = running.exec(&request, [&of_sandbox, &secrets], &plan.enforced);
         let witness = Witness::new()?;
-        let told = Told {
-            run_id: &run_id,
-            sandbox_id: &self.id,
+        let granted: Vec<String> = secrets.keys().chain(of_sandbox.keys()).cloned().collect();
+        let testimony = Testimony {
+            run_id,
+            sandbox_id: self.id.clone(),
             alone: false,
             audit_id,
-            image: (&self.made.image, &self.made.image_digest),
-            plan: &plan,
+            image: self.made.image.clone(),
+            plan,
             machine: self.made.machine,
-            require: &self.policy.require,
-            isolation: running.isolation(),
-            exec: &exec,
-            secrets: secrets.keys().chain(of_sandbox.keys()).cloned().collect(),
+            require: self.policy.require.clone(),
+            isolation: running.isolation().clone(),
+            argv: exec.argv.clone(),
+            env: evidence::environment(&exec, &granted, &witness)?,
+            secrets: granted,
+            started_at_ms: time::now_ms(),
         };
-        let testimony = Testimony::of(told, &witness)?;
         self.jobs.start(guest, Start { request, secrets, holds, exec, testimony, witness })
     }
 }

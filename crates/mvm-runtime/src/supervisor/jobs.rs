@@ -232,10 +232,10 @@ impl Jobs {
     }
 
     /// The command that the same request with the same key has started before.
-    pub fn started_before(&self, request: &JobRequest, holds: &Holds) -> Result<Option<Arc<Job>>> {
+    pub fn started_before(&self, request: &JobRequest, secrets: &SecretValues) -> Result<Option<Arc<Job>>> {
         let Some(key) = Some(&request.idempotency_key).filter(|key| !key.is_empty()) else { return Ok(None) };
         match self.all().values().find(|job| job.key == *key) {
-            Some(job) if job.request != *request || !job.holds.matches(holds) => Err(another_request()),
+            Some(job) if job.request != *request || !job.holds.were_given(secrets) => Err(another_request()),
             found => Ok(found.cloned()),
         }
     }
@@ -431,18 +431,19 @@ fn finish(job: &Job, desk: &Desk, result: JobResult) {
     }
     let (_, _, stdout_bytes, stderr_bytes) = job.output.counts();
     let held = STREAMS.map(|stream| (stream, job.redaction().held(stream)));
-    let redactions = job.redaction().total();
-    let (run_id, audit_id) = (job.run_id.clone(), job.testimony.audit_id);
     let most = job.testimony.plan.enforced.output_bytes.unwrap_or(u64::MAX);
-    let (stdout_truncated, stderr_truncated) = (stdout_bytes > most, stderr_bytes > most);
-    let result = JobResult { stdout_bytes, stderr_bytes, stdout_truncated, stderr_truncated, ..result };
-    let result = JobResult { run_id, audit_id, redactions, ..result };
-    let result = redact_result(job.known.patterns().as_deref(), result);
-    let unrecorded = desk.evidence.ended(&job.testimony, &job.witness, &result).err().map(|e| e.to_string());
-    if let Some(why) = &unrecorded {
+    let result = JobResult {
+        stdout_bytes,
+        stderr_bytes,
+        stdout_truncated: stdout_bytes > most,
+        stderr_truncated: stderr_bytes > most,
+        redactions: job.redaction().total(),
+        ..redact_result(job.known.patterns().as_deref(), result)
+    };
+    let result = desk.evidence.ended(&job.testimony, &job.witness, result);
+    if let Some(why) = &result.unrecorded {
         desk.log.say(&format!("{} has no record: {why}", job.run_id));
     }
-    let result = JobResult { unrecorded, ..result };
     job.parked.send_replace(None);
     desk.log.say(&format!("{} ended: {}", job.run_id, result.in_words()));
     job.result.send_replace(Some(result));

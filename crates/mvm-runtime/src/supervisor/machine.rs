@@ -13,7 +13,7 @@ use super::log::{self, Log};
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::host::Host;
-use crate::image::Image;
+use crate::image::{Image, ImageConfig};
 use crate::kernel::{self, Kernel};
 use crate::place::Place;
 use crate::point::{self, Needs};
@@ -42,9 +42,8 @@ pub struct Running {
     identity: Identity,
     needs: Needs,
     isolation: Arc<Isolation>,
-    env: Vec<(String, String)>,
-    cwd: String,
-    user: String,
+    /// What its commands start from: the image's, with the sandbox's environment.
+    config: ImageConfig,
     /// Room beside a root that is read-only, in bytes; 0 if it can be written to.
     scratch_bytes: u64,
 }
@@ -82,11 +81,10 @@ impl Ground {
     fn run(self, machine: Machine, guest: Guest, identity: Identity, isolation: Isolation, record: &Record) -> Running {
         let isolation = Arc::new(isolation);
         let needs = self.needs();
-        let mut env = self.image.config.env;
-        env.extend(record.request.env.clone());
-        let (cwd, user) = (self.image.config.workdir, self.image.config.user);
+        let mut config = self.image.config;
+        config.env.extend(record.request.env.clone());
         let scratch_bytes = record.policy.scratch_bytes();
-        Running { machine, guest: Some(guest), identity, needs, isolation, env, cwd, user, scratch_bytes }
+        Running { machine, guest: Some(guest), identity, needs, isolation, config, scratch_bytes }
     }
 }
 
@@ -226,11 +224,10 @@ impl Running {
     /// A request for a command as the guest takes it, within the bounds that were decided, with the secrets that every
     /// command has and its own.
     pub fn exec(&self, request: &JobRequest, secrets: [&SecretValues; 2], enforced: &Enforced) -> Exec {
-        let or_default = |value: &String, default: &String| if value.is_empty() { default } else { value }.clone();
         let [of_sandbox, with_request] = secrets.map(|values| {
             values.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect::<Vec<_>>()
         });
-        let mut env = self.env.clone();
+        let mut env = self.config.env.clone();
         env.extend(of_sandbox);
         env.extend(request.env.clone());
         env.extend(with_request);
@@ -247,8 +244,7 @@ impl Running {
             ..Exec::default()
         };
         policy::enforce(enforced, &mut exec);
-        exec.cwd = or_default(&exec.cwd, &self.cwd);
-        exec.user = or_default(&exec.user, &self.user);
+        self.config.complete(&mut exec);
         exec
     }
 

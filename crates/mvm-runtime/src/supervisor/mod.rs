@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{Cleanup, ErrorBody, Inspection, OnExpiry, Plan, Sandbox, State};
+use mvm_wire::api::{Cleanup, ErrorBody, Inspection, Machine, OnExpiry, Plan, Sandbox, State};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, RwLock, watch};
 use zeroize::Zeroizing;
@@ -36,6 +36,7 @@ use crate::home::Home;
 use crate::lifecycle::Action;
 use crate::place::Place;
 use crate::policy::{Ask, Operation, Policy};
+use crate::request;
 use crate::sandboxes;
 use crate::secrets::{Handover, Known, redact_error};
 use crate::store::{Outcome, Record, Store};
@@ -88,17 +89,15 @@ struct Supervisor {
 
 /// What the sandbox is made of, for good.
 struct Made {
-    image: String,
-    image_digest: String,
-    /// Processors, memory in MiB, disk in bytes.
-    machine: (u32, u32, u64),
+    /// Name and digest.
+    image: (String, String),
+    machine: Machine,
 }
 
 impl Made {
     fn of(record: &Record) -> Made {
-        let (image, image_digest) = (record.request.image.clone(), record.image_digest.clone());
-        let request = &record.request;
-        Made { image, image_digest, machine: (request.cpus, request.memory_mib, request.disk_bytes) }
+        let image = (record.request.image.clone(), record.image_digest.clone());
+        Made { image, machine: request::machine(&record.request) }
     }
 }
 
@@ -262,7 +261,7 @@ impl Supervisor {
     /// Decides about something that is put on record before it happens. Returns the entry's index too.
     fn authorise(&self, operation: Operation, ask: &Ask<'_>, run: &str) -> Result<(Plan, u64)> {
         let plan = self.policy.admit(operation, ask);
-        let audit_id = self.evidence.decided(operation, &plan, Of { sandbox: &self.id, run })?;
+        let audit_id = self.evidence.authorise(operation, &plan, Of { sandbox: &self.id, run })?;
         Ok((plan, audit_id))
     }
 

@@ -12,7 +12,7 @@ use crate::sandboxes;
 pub async fn list_secrets(State(supervisor): Shared) -> Answer<Vec<SecretInfo>> {
     let mut secrets = sandboxes::secrets(&supervisor.record()?, |name| supervisor.known.has_for_all(name));
     for job in supervisor.jobs.list().into_iter().filter(|job| job.runs()) {
-        secrets.extend(job.holds().with_request.iter().map(|name| SecretInfo {
+        secrets.extend(job.holds().with_request().map(|name| SecretInfo {
             name: name.clone(),
             kind: SecretKind::Request,
             reference: None,

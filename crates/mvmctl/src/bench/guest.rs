@@ -36,7 +36,6 @@ pub async fn measure(home: &Home, lanes: &mut [Lane], samples: usize) -> Result<
         user: String::new(),
         stdin: false,
         tty: None,
-        timeout: None,
         no_template: false,
         policy: Policy::default(),
     };

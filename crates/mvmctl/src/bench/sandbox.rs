@@ -43,7 +43,8 @@ impl Measured {
             ttl_ms: Some(600_000),
             ..CreateRequest::default()
         };
-        let (sandbox, _) = sandboxes::create(home, request, Default::default(), &mvm_runtime::progress::Silent).await?;
+        let (sandbox, _) =
+            sandboxes::create(home, request, |_| Ok(Default::default()), &mvm_runtime::progress::Silent).await?;
         Ok(Measured::of(home, sandbox))
     }
 

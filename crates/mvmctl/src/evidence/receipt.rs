@@ -18,7 +18,8 @@ use serde_json::json;
 use super::args::{ReceiptCommand, ReceiptOpenArgs, ReceiptVerifyArgs};
 use super::list::{self, time};
 use super::{read, trusted_keys, verb};
-use crate::{output, receipts};
+use crate::output;
+use crate::receipts::{self, Wanted};
 
 /// Runs the verb.
 pub fn receipt(command: ReceiptCommand) -> u8 {
@@ -79,7 +80,7 @@ fn verify(args: &ReceiptVerifyArgs) -> Result<u8> {
 fn show(run: &str, sandbox: Option<&str>, file: Option<&Path>, as_json: bool) -> Result<u8> {
     let home = Home::locate()?;
     let of = Ended::find(&home, run, sandbox)?;
-    receipts::check(&home, file)?;
+    Wanted::check(&home, file)?;
     let signed = evidence::receipt(&home, &of)?;
     if let Some(file) = file {
         receipts::write(&home, &of, file)?;

@@ -7,7 +7,7 @@ use base64::Engine;
 use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
 use mvm_runtime::command::{Control, Streams};
-use mvm_runtime::evidence::{Ended, Evidence, Of};
+use mvm_runtime::evidence::{Evidence, Of};
 use mvm_runtime::policy::{Ask, Operation, Profile};
 use mvm_runtime::secrets::Resolved;
 use mvm_runtime::store::Record;
@@ -19,8 +19,9 @@ use tokio::sync::mpsc;
 use super::args::{AttachArgs, ExecArgs};
 use super::{Found, find};
 use crate::commands::block_on;
+use crate::receipts::Wanted;
 use crate::streams::{self, Captured, JSON_OUTPUT_LIMIT, Streamed};
-use crate::{output, receipts, secrets, signals, terminal};
+use crate::{output, secrets, signals, terminal};
 
 /// How a shell reports a program whose reader has gone (128 + SIGPIPE).
 const READER_GONE: u8 = 141;
@@ -68,7 +69,7 @@ async fn execute(args: ExecArgs) -> Result<u8> {
     let Found { home, record, client } = find(&args.sandbox)?;
     let request = request(&args, &record.policy.profile);
     admitted(&home, &record, &args, &request)?;
-    receipts::check(&home, args.receipt.as_deref())?;
+    let receipt = Wanted::check(&home, args.receipt.as_deref())?;
     let Resolved { values, warnings } = args.secrets.resolve(args.env.iter().map(|(name, _)| name.as_str()))?;
     secrets::warn(&warnings, args.quiet || args.json);
     let request = JobRequest { secrets: values, no_redact: args.no_redact, ..request };
@@ -86,28 +87,20 @@ async fn execute(args: ExecArgs) -> Result<u8> {
     }
     let raw = if args.tty && args.interactive { terminal::Raw::enter() } else { None };
     signals::command_runs();
-    let signed = |run_id: &str| match &args.receipt {
-        Some(file) => receipts::write(&home, &Ended::new(run_id, &record.id)?, file),
-        None => Ok(()),
-    };
     if args.json {
         let mut captured = Captured::new(args.max_output.unwrap_or(JSON_OUTPUT_LIMIT));
         let result = converse(&client, &request, &mut control, &mut captured).await?;
-        let signed = signed(&result.run_id);
         let mut object = streams::as_json(&result, &captured);
-        object["run_id"] = json!(result.run_id);
         object["sandbox_id"] = json!(record.id);
-        object["audit_id"] = json!(result.audit_id);
-        object["receipt"] = json!(args.receipt);
         object["warnings"] = json!(warnings);
-        return Ok(streams::finish_json(object, &result, signed));
+        return Ok(receipt.finish_json(object, &result, &record.id));
     }
     let timeout = args.timeout.or(record.policy.profile.limits.time.map(Duration::from_millis));
     let shown = Shown { image: &record.request.image, timeout, max_output: args.max_output, quiet: args.quiet };
     let result = stream(&client, &request, &mut control, &shown).await;
     drop(raw);
     let result = result?;
-    signed(&result.run_id)?;
+    receipt.make(&result, &record.id)?;
     Ok(result.exit_status())
 }
 
@@ -117,13 +110,7 @@ fn admitted(home: &Home, record: &Record, args: &ExecArgs, request: &JobRequest)
     if references.is_empty() {
         return Ok(());
     }
-    let ask = Ask {
-        env: request.env.keys().map(String::as_str).collect(),
-        secrets: references.keys().map(String::as_str).collect(),
-        user: &request.user,
-        timeout_ms: request.timeout_ms,
-        ..Ask::default()
-    };
+    let ask = Ask::of_command(request, references.keys());
     let of = Of { sandbox: &record.id, run: "" };
     Evidence::open(home)?.allowed(Operation::Exec, &record.policy.admit(Operation::Exec, &ask), of)
 }

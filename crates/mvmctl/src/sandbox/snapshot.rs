@@ -1,6 +1,5 @@
 //! `mvmctl snapshot`, `restore`, `fork`: sandboxes that are saved, come back, and multiply.
 
-use mvm_runtime::secrets::Resolved;
 use mvm_runtime::{Home, Result, reconcile, sandboxes, snapshots};
 use mvm_wire::api::{CreateRequest, ForkRequest, Forked, Sandbox, Snapshot, SnapshotRequest};
 use serde_json::json;
@@ -124,12 +123,13 @@ pub fn restore(args: RestoreArgs) -> u8 {
             secrets: args.secrets.references()?,
             ..CreateRequest::default()
         };
-        let Resolved { values, warnings } = secrets::resolve_request(&request)?;
-        secrets::warn(&warnings, args.quiet || args.json);
         let missing = missing_secrets(&home, &request)?;
         let progress = Drawn::new(args.quiet || args.json);
-        let (sandbox, made) = sandboxes::create(&home, request, values, &progress).await?;
+        let mut warnings = Vec::new();
+        let read = |request: &_| secrets::read_for(request, &mut warnings);
+        let (sandbox, made) = sandboxes::create(&home, request, read, &progress).await?;
         drop(progress);
+        secrets::warn(&warnings, args.quiet || args.json);
         if args.json {
             let mut object = json!(sandbox);
             object["created"] = json!(made);

@@ -4,10 +4,7 @@ use std::io::Read;
 
 use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
-use mvm_runtime::evidence::{Evidence, Of};
-use mvm_runtime::policy::Operation;
 use mvm_runtime::request::plan;
-use mvm_runtime::secrets::Resolved;
 use mvm_runtime::{Error, ErrorCode, Home, Result, reconcile, sandboxes};
 use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, Job, JobRequest, LeaseEvent, Port, Sandbox};
 use mvm_wire::object::Object;
@@ -29,20 +26,18 @@ pub fn up(args: UpArgs) -> u8 {
     verb(args.json, async move {
         let home = Home::locate()?;
         let request = request(&args)?;
-        let decided = plan(&home, request.clone())?.plan;
         if args.policy.dry_run {
-            return Ok(policy::print(&decided, args.json));
+            return Ok(policy::print(&plan(&home, request)?.plan, args.json));
         }
-        // Before a secret is read for it.
-        Evidence::open(&home)?.allowed(Operation::Up, &decided, Of::default())?;
-        let Resolved { values, warnings } = secrets::resolve_request(&request)?;
-        secrets::warn(&warnings, args.quiet || args.json);
         let asked_for_ports = !request.ports.is_empty();
         let mut control = signals::listen();
         let _ = reconcile::reconcile(&home)?;
         let progress = Drawn::new(args.quiet || args.json);
-        let (sandbox, made) = sandboxes::create(&home, request, values, &progress).await?;
+        let mut warnings = Vec::new();
+        let read = |request: &_| secrets::read_for(request, &mut warnings);
+        let (sandbox, made) = sandboxes::create(&home, request, read, &progress).await?;
         drop(progress);
+        secrets::warn(&warnings, args.quiet || args.json);
         let client = Client::new(&sandbox.socket);
         let ports: Vec<Port> = if asked_for_ports { client.get("/v1/ports").await? } else { Vec::new() };
         if args.attach {

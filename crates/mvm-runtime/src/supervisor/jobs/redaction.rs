@@ -1,55 +1,60 @@
 //! What a command was given in secrets, and its output without them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::LazyLock;
 
-use mvm_wire::api::{SecretValues, Stream};
+use mvm_wire::api::{SecretValue, SecretValues, Stream};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::error::Result;
 use crate::secrets::{Grant, Known, Piece, Redactors};
 use crate::vmm::guest::fill_random;
 
-/// Known to this process alone: nobody else can try values against a mark.
-static KEY: LazyLock<Option<[u8; 32]>> = LazyLock::new(|| {
-    let mut key = [0; 32];
-    fill_random(&mut key).ok().map(|()| key)
-});
-
-/// Which secrets a command was given, without their values.
-#[derive(Debug, Clone, Default)]
+/// Which secrets a command was given, without their values: of each a mark that tells whether a value is the same. It is
+/// saved with the machine, whose memory has the values themselves.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Holds {
-    /// Names of those that were given with the request.
-    pub with_request: Vec<String>,
-    /// Names of those that the command has because every command has.
-    pub of_sandbox: Vec<String>,
-    /// Tells values apart. `None` of a command that another supervisor started.
-    mark: Option<[u8; 32]>,
+    salt: [u8; 16],
+    /// Marks of those that were given with the request, by name.
+    with_request: BTreeMap<String, String>,
+    /// Marks of those that the command has because every command has.
+    of_sandbox: BTreeMap<String, String>,
 }
 
 impl Holds {
     /// With its request, and as every command.
-    pub fn of(values: &SecretValues, of_sandbox: &SecretValues) -> Holds {
-        let mark = KEY.map(|key| {
-            let mut hash = Sha256::new().chain_update(key);
-            for text in values.iter().flat_map(|(name, value)| [name.as_str(), value.expose()]) {
-                hash.update((text.len() as u64).to_le_bytes());
-                hash.update(text);
-            }
-            hash.finalize().into()
-        });
-        let names = |values: &SecretValues| values.keys().cloned().collect();
-        Holds { with_request: names(values), of_sandbox: names(of_sandbox), mark }
+    pub fn of(values: &SecretValues, of_sandbox: &SecretValues) -> Result<Holds> {
+        let mut holds = Holds::default();
+        fill_random(&mut holds.salt)?;
+        (holds.with_request, holds.of_sandbox) = (holds.marks(values), holds.marks(of_sandbox));
+        Ok(holds)
     }
 
-    /// What another supervisor saved of them.
-    pub fn saved(with_request: Vec<String>, of_sandbox: Vec<String>) -> Holds {
-        Holds { with_request, of_sandbox, mark: None }
+    fn marks(&self, values: &SecretValues) -> BTreeMap<String, String> {
+        values.iter().map(|(name, value)| (name.clone(), self.mark(value))).collect()
     }
 
-    /// Whether the same were given with the request, as far as that can be told.
-    pub fn matches(&self, other: &Holds) -> bool {
-        self.with_request == other.with_request
-            && (self.mark.is_none() || other.mark.is_none() || self.mark == other.mark)
+    fn mark(&self, value: &SecretValue) -> String {
+        hex::encode(Sha256::new().chain_update(self.salt).chain_update(value.expose()).finalize())
+    }
+
+    /// Names of those that were given with the request.
+    pub fn with_request(&self) -> impl Iterator<Item = &String> {
+        self.with_request.keys()
+    }
+
+    /// Whether these were given with the request.
+    pub fn were_given(&self, values: &SecretValues) -> bool {
+        self.with_request == self.marks(values)
+    }
+
+    /// Names of those whose values are not known here. Another value of the same name is another secret.
+    fn unknown(&self, known: &Known) -> Vec<String> {
+        let all = self.with_request.iter().chain(&self.of_sandbox);
+        let unknown = all.filter(|(name, mark)| !known.any(name, |value| self.mark(value) == **mark));
+        unknown.map(|(name, _)| name.clone()).collect()
     }
 }
 
@@ -81,8 +86,7 @@ impl Redaction {
 
     /// Of a command that another supervisor started.
     pub fn of_saved(holds: &Holds, known: &Known) -> Redaction {
-        let names = holds.with_request.iter().chain(&holds.of_sandbox);
-        let unknown: Vec<String> = names.filter(|name| !known.knows(name)).cloned().collect();
+        let unknown = holds.unknown(known);
         let how = if unknown.is_empty() { How::On(None) } else { How::Withheld(unknown, false) };
         Redaction { how, grant: None }
     }
@@ -166,15 +170,21 @@ mod tests {
         String::from_utf8(shown).unwrap()
     }
 
+    /// What a command holds, after it was saved.
+    fn holds(with_request: &[(&str, &str)], of_sandbox: &[(&str, &str)]) -> Holds {
+        let holds = Holds::of(&values(with_request), &values(of_sandbox)).unwrap();
+        serde_json::from_str(&serde_json::to_string(&holds).unwrap()).unwrap()
+    }
+
     #[test]
     fn requests_are_told_apart_by_their_values_too() {
-        let holds = |pairs: &[(&str, &str)]| Holds::of(&values(pairs), &values(&[("Z", "of-the-sandbox")]));
-        assert!(holds(&[("A", "12345678")]).matches(&holds(&[("A", "12345678")])));
+        let first = holds(&[("A", "12345678")], &[("Z", "of-the-sandbox")]);
+        assert!(first.were_given(&values(&[("A", "12345678")])));
         for other in [&[("A", "12345679")][..], &[("B", "12345678")], &[], &[("A", "12345678"), ("B", "12345678")]] {
-            assert!(!holds(&[("A", "12345678")]).matches(&holds(other)), "{other:?}");
+            assert!(!first.were_given(&values(other)), "{other:?}");
         }
-        assert!(Holds::saved(vec!["A".into()], vec![]).matches(&holds(&[("A", "12345678")])));
-        assert!(!Holds::saved(vec![], vec!["A".into()]).matches(&holds(&[("A", "12345678")])));
+        assert_eq!(first.with_request().collect::<Vec<_>>(), ["A"]);
+        assert!(!serde_json::to_string(&first).unwrap().contains("12345678"));
     }
 
     #[test]
@@ -193,15 +203,19 @@ mod tests {
     #[test]
     fn output_that_cannot_be_redacted_is_withheld() {
         let known = Known::new(Handover::of(values(&[("A", "known-value")])));
-        let mut saved = Redaction::of_saved(&Holds::saved(vec!["A".into()], vec!["B".into()]), &known);
-        assert!(!saved.passes(&known));
-        let told = output(&mut saved, &known, b"unknown-value");
+        let saved = |holds: Holds| Redaction::of_saved(&holds, &known);
+        let mut other = saved(holds(&[("A", "known-value")], &[("B", "unknown-value")]));
+        assert!(!other.passes(&known));
+        let told = output(&mut other, &known, b"unknown-value");
         assert!(
             told.starts_with("[withheld") && told.contains("known here: B]") && !told.contains("value\n"),
             "{told}"
         );
-        assert_eq!(output(&mut saved, &known, b"unknown-value"), "");
-        let mut saved = Redaction::of_saved(&Holds::saved(vec![], vec!["A".into()]), &known);
-        assert_eq!(output(&mut saved, &known, b"known-value"), "[redacted:A]");
+        assert_eq!(output(&mut other, &known, b"unknown-value"), "");
+        // A value that was changed since, under the same name, is not the one that the command has.
+        let mut changed = saved(holds(&[], &[("A", "the-old-value")]));
+        assert!(output(&mut changed, &known, b"the-old-value").starts_with("[withheld"));
+        let mut same = saved(holds(&[], &[("A", "known-value")]));
+        assert_eq!(output(&mut same, &known, b"known-value"), "[redacted:A]");
     }
 }

@@ -29,12 +29,8 @@ struct SavedJob {
     number: u64,
     run_id: String,
     request: JobRequest,
-    /// Names of the secrets that came with the request, which itself has none any more.
-    #[serde(default)]
-    secrets: Vec<String>,
-    /// Names of the secrets that it had as every command.
-    #[serde(default)]
-    sandbox_secrets: Vec<String>,
+    /// Which secrets it has; the request itself has none any more.
+    holds: Holds,
     started_at_ms: u64,
     output: SavedOutput,
     result: Option<JobResult>,
@@ -119,8 +115,7 @@ impl Job {
             number,
             run_id: self.run_id.clone(),
             request: self.request.clone(),
-            secrets: self.holds.with_request.clone(),
-            sandbox_secrets: self.holds.of_sandbox.clone(),
+            holds: self.holds.clone(),
             started_at_ms: self.started_at_ms,
             output: self.output.save(!self.redaction().is_off()),
             result: self.result.borrow().clone(),
@@ -132,7 +127,6 @@ impl Job {
 }
 
 fn load(saved: SavedJob, known: &Arc<Known>, sandbox_id: &str) -> Result<Job> {
-    let holds = Holds::saved(saved.secrets, saved.sandbox_secrets);
     let damaged = |e| point::refused(format!("the input of a command cannot be read: {e}"));
     let (control, controlled) = mpsc::channel(super::CONTROLS);
     let mut input = None;
@@ -148,9 +142,9 @@ fn load(saved: SavedJob, known: &Arc<Known>, sandbox_id: &str) -> Result<Job> {
         run_id: saved.run_id,
         program: known.redacted(saved.request.argv.first().map_or("", String::as_str)),
         key: saved.request.idempotency_key.clone(),
-        redaction: Mutex::new(Redaction::of_saved(&holds, known)),
+        redaction: Mutex::new(Redaction::of_saved(&saved.holds, known)),
         known: known.clone(),
-        holds,
+        holds: saved.holds,
         started_at_ms: saved.started_at_ms,
         attached: saved.request.attached,
         orphaned: saved.request.attached,
