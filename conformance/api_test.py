@@ -11,7 +11,7 @@ from api.contract import Broken, Contract
 from api.evidence import AuditIds, Receipts
 from api.files import Files
 from api.hostile import Hostile
-from api.operations import Input, Jobs, Lease, Lives, Logs, Sandbox
+from api.operations import Detached, Input, Jobs, Lease, Lives, Logs, Sandbox
 from api.policy import Denied, Requests
 from api.ports import Ports
 from api.sandboxed import CONTRACT
@@ -55,8 +55,8 @@ class Whole(unittest.TestCase):
 
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite, pattern: str | None) -> unittest.TestSuite:
-    classes = (Checks, Sandbox, Lives, Saved, WithoutMemory, Lease, Jobs, Secrets, Logs, Input, Files, Ports, Receipts,
-               AuditIds, Denied, Requests, Hostile, Whole)
+    classes = (Checks, Sandbox, Lives, Saved, WithoutMemory, Lease, Detached, Jobs, Secrets, Logs, Input, Files, Ports,
+               Receipts, AuditIds, Denied, Requests, Hostile, Whole)
     return unittest.TestSuite(loader.loadTestsFromTestCase(test) for test in classes)
 
 

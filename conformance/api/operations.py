@@ -46,6 +46,15 @@ class Sandbox(Sandboxed):
             self.refused("InvalidRequest", "POST", "/v1/sandbox/keep", body)
         self.ok("POST", "/v1/sandbox/keep", {"ttl_ms": 3_600_000, "on_expiry": "destroy"})
 
+    def test_detach(self) -> None:
+        detach = "/v1/sandbox/detach"
+        self.assertEqual(self.ok("POST", detach, {"no_ttl": True})["cleanup"], {"kind": "explicit"})
+        shown = self.ok("POST", detach, {"owner": "others", "ttl_ms": 60_000, "on_expiry": "cold"})
+        self.assertEqual((shown["owner"], shown["cleanup"]["ttl_ms"], shown["cleanup"]["on_expiry"]), ("others", 60_000, "cold"))
+        for body in ({"ttl_ms": 0}, {"ttl_ms": 2**63}, {"ttl_ms": 1, "no_ttl": True}, {"owner": "x" * 257}, {"ttl": 1}):
+            self.refused("InvalidRequest", "POST", detach, body, legal="ttl" not in body)
+        self.assertEqual(self.ok("POST", detach, {"owner": "tests"})["cleanup"]["ttl_ms"], 3_600_000)
+
     def test_a_lease_must_have_been_asked_for(self) -> None:
         self.refused("InvalidState", "GET", "/v1/lease")
 
@@ -96,6 +105,24 @@ class Lease(Sandboxed):
             self.assertTrue(next(lease)["claimed"])
             self.assertEqual(self.output("echo", "leased"), b"leased\n")
             self.refused("InvalidState", "POST", "/v1/sandbox/keep", {"ttl_ms": 1000})
+        self.until(lambda: not Path(self.sandbox["socket"]).parent.exists())
+
+
+class Detached(Sandboxed):
+    request = {"lease": True}
+
+    def tearDown(self) -> None:
+        pass
+
+    def test_it_goes_on_without_the_lease(self) -> None:
+        with self.api.events("GET", "/v1/lease") as lease:
+            self.assertTrue(next(lease)["claimed"])
+            self.refused("InvalidRequest", "POST", "/v1/sandbox/detach", {"no_ttl": True})
+            self.ok("POST", "/v1/sandbox/detach", {"owner": "tests", "no_ttl": True})
+        self.assertEqual(self.output("echo", "on"), b"on\n")
+        self.refused("InvalidState", "GET", "/v1/lease")
+        self.assertEqual(self.ok("GET", "/v1/sandbox")["state"], "running")
+        self.ok("POST", "/v1/sandbox/keep", {"ttl_ms": 2000})
         self.until(lambda: not Path(self.sandbox["socket"]).parent.exists())
 
 

@@ -199,6 +199,12 @@ def create(args: Args) -> Call:
     return Call([*said, "--", *args["argv"]] if "argv" in args else said, as_object)
 
 
+def detach(args: Args) -> Call:
+    said = ["detach", "--json", *options(args, owner="--owner", ttl_ms="--ttl", on_expiry="--on-expiry")]
+    said += ["--ttl=none"] if "ttl_ms" in args and args["ttl_ms"] is None else []
+    return Call([*said, args["sandbox"]], as_object)
+
+
 def cleanup_scope(args: Args) -> Call:
     return Call(["up", "--attach", *options(args, name="--name", image="--image"), "--", *args["argv"]], streamed)
 
@@ -296,6 +302,7 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "stop": end("stop", ["down"], as_object),
     "start": one("start"),
     "keep": one("keep", ttl_ms="--ttl", on_expiry="--on-expiry"),
+    "detach": detach,
     "destroy": end("destroy", ["down", "--destroy"], deletion),
     "kill": one("kill", deletion),
     "gc": one("gc"),

@@ -143,18 +143,6 @@ pub fn complete(home: &Home, mut request: CreateRequest) -> Result<CreateRequest
         };
     }
     check_name(&request.name, "create the sandbox", "mvm-")?;
-    if request.lease as u8 + request.no_ttl as u8 + request.ttl_ms.is_some() as u8 > 1 {
-        return invalid("a lease, no time to live and a time to live exclude each other", "give one of them");
-    }
-    if request.no_ttl && request.owner.is_empty() {
-        return invalid(
-            "without a time to live somebody must answer for it",
-            "name who with --owner NAME, or give a --ttl",
-        );
-    }
-    if request.owner.len() > MAX_KEY || request.idempotency_key.len() > MAX_KEY {
-        return invalid("an owner or an idempotency key has at most 256 bytes", "use a shorter one");
-    }
     if let Err(why) = check_env(&request.env, &SecretValues::new()) {
         return invalid(why, "write it NAME=VALUE, and pass large data as files");
     }
@@ -167,13 +155,8 @@ pub fn complete(home: &Home, mut request: CreateRequest) -> Result<CreateRequest
     if request.profile.is_empty() {
         request.profile = policy::DEFAULT_PROFILE.into();
     }
-    if !request.lease && !request.no_ttl && request.ttl_ms.is_none() {
-        let most = policy::load(&request.profile)?.limits.ttl.unwrap_or(u64::MAX);
-        request.ttl_ms = Some(most.min(DEFAULT_TTL.as_millis() as u64));
-    }
-    if request.ttl_ms == Some(0) || request.ttl_ms.is_some_and(|ttl| ttl > MAX_TIME_MS) {
-        return invalid("a time to live is above zero and at most a year", "give a --ttl such as 30m");
-    }
+    let profile = request.profile.clone();
+    complete_end(&mut request, || Ok(policy::load(&profile)?.limits.ttl))?;
     let or = |value: u32, default: u32| if value == 0 { default } else { value };
     request.cpus = or(request.cpus, 1);
     request.memory_mib = or(request.memory_mib, 256);
@@ -182,6 +165,31 @@ pub fn complete(home: &Home, mut request: CreateRequest) -> Result<CreateRequest
         request.image = "debian".into();
     }
     Ok(request)
+}
+
+/// Fills in how it ends and who answers for it, and refuses what no sandbox can end by. `most` is how long its profile lets it
+/// live.
+pub fn complete_end(request: &mut CreateRequest, most: impl FnOnce() -> Result<Option<u64>>) -> Result<()> {
+    let invalid = |why: &str, hint: &str| Err(invalid(why, hint));
+    if request.lease as u8 + request.no_ttl as u8 + request.ttl_ms.is_some() as u8 > 1 {
+        return invalid("a lease, no time to live and a time to live exclude each other", "give one of them");
+    }
+    if request.no_ttl && request.owner.is_empty() {
+        return invalid(
+            "without a time to live somebody must answer for it",
+            "name who with --owner NAME, or give a --ttl",
+        );
+    }
+    if request.owner.len() > MAX_KEY || request.idempotency_key.len() > MAX_KEY {
+        return invalid("an owner or an idempotency key has at most 256 bytes", "use a shorter one");
+    }
+    if !request.lease && !request.no_ttl && request.ttl_ms.is_none() {
+        request.ttl_ms = Some(most()?.unwrap_or(u64::MAX).min(DEFAULT_TTL.as_millis() as u64));
+    }
+    if request.ttl_ms == Some(0) || request.ttl_ms.is_some_and(|ttl| ttl > MAX_TIME_MS) {
+        return invalid("a time to live is above zero and at most a year", "give a --ttl such as 30m");
+    }
+    Ok(())
 }
 
 /// The shape of a completed request.

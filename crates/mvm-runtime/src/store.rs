@@ -149,7 +149,8 @@ impl Store {
         if let Some(key) = key {
             let found = one(&tx, "idempotency_key = ?1 AND state != 'destroyed'", key)?;
             if let Some(found) = found {
-                if found.request != *request {
+                // Who answers for it may be somebody else since it was detached.
+                if found.request != (CreateRequest { owner: found.request.owner.clone(), ..request.clone() }) {
                     return Err(Error::new(
                         ErrorCode::InvalidRequest,
                         "cannot repeat the request",
@@ -323,13 +324,22 @@ impl Store {
     /// Gives it another time to live, from now.
     pub fn keep(&mut self, id: &str, ttl: Duration, on_expiry: OnExpiry) -> Result<Record> {
         let (cleanup, deadline) = ttl_cleanup(ttl, on_expiry);
-        self.db
-            .execute(
-                "UPDATE sandboxes SET cleanup = ?2, deadline_ms = ?3, deadline_boottime_ms = ?4, boot_id = ?5 \
-                 WHERE id = ?1",
-                params![id, json(&cleanup)?, deadline.wall_ms, deadline.boottime_ms, boot_id()],
-            )
-            .map_err(broken)?;
+        set_end(&self.db, id, &cleanup, Some(&deadline))?;
+        self.get(id)
+    }
+
+    /// Gives it another end, from now, and somebody else who answers for it: as in `end`, of which nothing else is looked at.
+    pub fn detach(&mut self, id: &str, end: &CreateRequest) -> Result<Record> {
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(broken)?;
+        let record = one(&tx, "id = ?1", id)?.ok_or_else(|| unknown(id))?;
+        if record.state == State::Destroyed {
+            return Err(lifecycle::refusal(&record.name, record.state, "detach"));
+        }
+        let (cleanup, deadline) = cleanup_of(end)?;
+        set_end(&tx, id, &cleanup, deadline.as_ref())?;
+        let request = CreateRequest { owner: end.owner.clone(), ..record.request };
+        tx.execute("UPDATE sandboxes SET request = ?2 WHERE id = ?1", params![id, json(&request)?]).map_err(broken)?;
+        tx.commit().map_err(broken)?;
         self.get(id)
     }
 }
@@ -365,7 +375,17 @@ fn migrate(db: &mut Connection) -> Result<()> {
     tx.commit().map_err(broken)
 }
 
-/// The cleanup story of a request, fixed when it is made.
+/// Records how a sandbox ends when nobody ends it.
+fn set_end(db: &Connection, id: &str, cleanup: &Cleanup, deadline: Option<&time::Deadline>) -> Result<()> {
+    db.execute(
+        "UPDATE sandboxes SET cleanup = ?2, deadline_ms = ?3, deadline_boottime_ms = ?4, boot_id = ?5 WHERE id = ?1",
+        params![id, json(cleanup)?, deadline.map(|d| d.wall_ms), deadline.map(|d| d.boottime_ms), boot_id()],
+    )
+    .map(drop)
+    .map_err(broken)
+}
+
+/// How a sandbox ends that was asked for so, from now.
 fn cleanup_of(request: &CreateRequest) -> Result<(Cleanup, Option<time::Deadline>)> {
     match (request.lease, request.no_ttl, request.ttl_ms) {
         (true, ..) => Ok((Cleanup::Lease, None)),

@@ -264,10 +264,24 @@ pub struct KeepRequest {
     pub on_expiry: Option<OnExpiry>,
 }
 
+/// What a sandbox shall end with, instead of its client or of what was said before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DetachRequest {
+    /// Who answers for it; as before if empty.
+    pub owner: String,
+    /// Milliseconds from now; an hour, or what its profile allows if that is less, if neither this nor `no_ttl` is given.
+    pub ttl_ms: Option<u64>,
+    /// It ends only when somebody asks. Needs an owner.
+    pub no_ttl: bool,
+    /// What happens when its time is up.
+    pub on_expiry: OnExpiry,
+}
+
 /// The one line of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LeaseEvent {
-    /// Always true: the sandbox lives as long as the connection and the caller.
+    /// Always true: the sandbox lives as long as the connection and the caller, or until it is detached.
     pub claimed: bool,
 }
 

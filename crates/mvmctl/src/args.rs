@@ -9,8 +9,8 @@ pub use mvm_runtime::units::{parse_duration, parse_size};
 use crate::evidence::args::{AuditCommand, KeyCommand, ReceiptCommand};
 use crate::policy::{PolicyArgs, PolicyCommand};
 use crate::sandbox::args::{
-    AttachArgs, CpArgs, DestroyArgs, DownArgs, ExecArgs, ForkArgs, FsCommand, GcArgs, KeepArgs, KillArgs, LogsArgs,
-    OneArgs, PortCommand, PsArgs, RestoreArgs, SecretCommand, SnapshotCommand, UpArgs, WaitArgs,
+    AttachArgs, CpArgs, DestroyArgs, DetachArgs, DownArgs, ExecArgs, ForkArgs, FsCommand, GcArgs, KeepArgs, KillArgs,
+    LogsArgs, OneArgs, PortCommand, PsArgs, RestoreArgs, SecretCommand, SnapshotCommand, UpArgs, WaitArgs,
 };
 use crate::secrets::SecretArgs;
 
@@ -89,6 +89,8 @@ pub enum Command {
     Destroy(DestroyArgs),
     /// Give a sandbox another time to live
     Keep(KeepArgs),
+    /// Have a sandbox go on without its client, until its time is up or somebody ends it
+    Detach(DetachArgs),
     /// Show and check the profiles that decide what may run
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -38,6 +38,7 @@ pub fn dispatch(cli: Cli) -> u8 {
         Command::Kill(args) => change::kill(args),
         Command::Destroy(args) => change::destroy(args),
         Command::Keep(args) => change::keep(args),
+        Command::Detach(args) => change::detach(args),
         Command::Policy(command) => policy::policy(command),
         Command::Gc(args) => change::gc(args),
         Command::Receipt(command) => receipt::receipt(command),

@@ -70,7 +70,7 @@ fn names_are_plain_and_taken_once() {
         let refused = json(&["up", "--image", "base", "--json", &format!("--name={bad}")]);
         assert_eq!(refused["error"]["code"], "InvalidRequest", "{bad}");
     }
-    for verb in ["stop", "start", "destroy", "kill", "inspect", "stats", "jobs", "keep"] {
+    for verb in ["stop", "start", "destroy", "kill", "inspect", "stats", "jobs", "keep", "detach"] {
         let refused = json(&[verb, "nosuch", "--json"]);
         assert_eq!(refused["error"]["code"], "NotFound", "{verb}");
     }
@@ -260,6 +260,67 @@ fn a_lease_ends_with_its_connection_or_unclaimed() {
     eventually("the owner left", || !alive(pid));
     assert_eq!(leased.inspect()["cause"], "its owner closed the lease");
     assert!(unclaimed.inspect()["cause"].as_str().unwrap().contains("nobody claimed"));
+}
+
+#[test]
+fn a_detached_one_goes_on_without_its_client_until_its_time_is_up() {
+    let claimed = Sandbox::up("detached", &["--lease"]);
+    let unclaimed = Sandbox::up("detached-unclaimed", &["--lease"]);
+    // Longer than a lease waits for its client.
+    let shown = json(&["detach", "detached-unclaimed", "--ttl", "8s", "--json"]);
+    assert_eq!((&shown["cleanup"]["kind"], &shown["cleanup"]["ttl_ms"]), (&"ttl".into(), &8000.into()));
+    let lease = claim(claimed.inspect()["socket"].as_str().unwrap());
+    let (pid, other) = (claimed.supervisor(), unclaimed.supervisor());
+    let refused = json(&["keep", "detached", "--json"]);
+    assert_eq!(refused["error"]["code"], "InvalidState");
+    assert!(refused["error"]["hint"].as_str().unwrap().contains("mvmctl detach detached"), "{refused}");
+    assert_eq!(json(&["detach", "detached", "--ttl", "4s", "--owner", "ada", "--json"])["owner"], "ada");
+    drop(lease);
+    eventually("their time was up", || !alive(pid) && !alive(other));
+    for sandbox in [claimed, unclaimed] {
+        assert!(sandbox.inspect()["cause"].as_str().unwrap().contains("time to live"), "{}", sandbox.inspect());
+    }
+}
+
+#[test]
+fn what_a_detached_one_ends_by_survives_its_supervisor() {
+    let sandbox = Sandbox::up("detached-kept", &["--lease", "--idempotency-key", "detached-kept"]);
+    let refused = json(&["detach", "detached-kept", "--ttl", "none", "--json"]);
+    assert_eq!(refused["error"]["code"], "InvalidRequest");
+    assert_eq!(refused["error"]["what"], "cannot detach the sandbox detached-kept");
+    let shown = mvmctl(&["detach", "detached-kept", "--ttl", "none", "--owner", "ada"]);
+    assert_eq!(shown.stdout, "detached-kept is running; ends: when asked\n", "{shown:?}");
+    // A repeated request still finds it.
+    let again = json(&[
+        "up",
+        "--image",
+        "base",
+        "--name",
+        "detached-kept",
+        "--lease",
+        "--idempotency-key",
+        "detached-kept",
+        "--json",
+    ]);
+    assert_eq!((&again["created"], &again["cleanup"]["kind"]), (&false.into(), &"explicit".into()), "{again}");
+    kill(sandbox.supervisor());
+    eventually("it is stopped", || sandbox.state() == "stopped");
+    let now = json(&["detach", "detached-kept", "--on-expiry", "stop", "--json"]);
+    assert_eq!((&now["state"], &now["owner"]), (&"stopped".into(), &"ada".into()), "{now}");
+    assert_eq!((&now["cleanup"]["ttl_ms"], &now["cleanup"]["on_expiry"]), (&3_600_000.into(), &"stop".into()));
+    mvmctl(&["destroy", "detached-kept"]);
+    assert_eq!(json(&["detach", "detached-kept", "--json"])["error"]["code"], "NotFound");
+}
+
+#[test]
+fn an_attached_one_that_is_detached_outlives_its_client() {
+    let client = attached("scoped-detached", "until [ -p /root/go ]; do sleep 0.1; done; read line < /root/go");
+    let sandbox = Sandbox("scoped-detached".to_owned());
+    eventually("its command runs", || sandbox.sh("mkfifo /root/go").code == 0);
+    assert_eq!(mvmctl(&["detach", "scoped-detached"]).code, 0);
+    sandbox.sh("echo on > /root/go");
+    assert_eq!(client.wait_with_output().unwrap().status.code(), Some(0));
+    assert_eq!((sandbox.state().as_str(), sandbox.sh("exit 3").code), ("running", 3));
 }
 
 fn attached(name: &str, script: &str) -> Child {

@@ -1,23 +1,20 @@
 //! The API on a sandbox's socket. One function for each request; [`document`] describes them all.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::middleware::from_fn;
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{
-    DeletionReport, ErrorBody, Inspection, KeepRequest, OnExpiry, Sandbox, State as SandboxState, Stats,
-};
+use mvm_wire::api::{DeletionReport, ErrorBody, Inspection, Sandbox, State as SandboxState, Stats};
 use serde::Deserialize;
 use tokio::sync::OwnedRwLockReadGuard;
 use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::http::{Answer, Asked, Given, Shared, invalid, patience, take_all, unknown, wrong_method};
-use super::{Supervisor, commands, files, lease, logs, ports, secrets, snapshots};
+use super::http::{Answer, Asked, Shared, patience, take_all, unknown, wrong_method};
+use super::{Supervisor, commands, ending, files, lease, logs, ports, secrets, snapshots};
 use crate::error::Error;
 use crate::lifecycle;
 use crate::place::space;
@@ -45,7 +42,8 @@ fn routes() -> OpenApiRouter<Arc<Supervisor>> {
         .routes(routes!(resume))
         .routes(routes!(snapshots::fork))
         .routes(routes!(snapshots::save))
-        .routes(routes!(keep))
+        .routes(routes!(ending::keep))
+        .routes(routes!(ending::detach))
         .routes(routes!(lease::claim))
         .routes(routes!(commands::start_job, commands::list_jobs))
         .routes(routes!(commands::describe_job))
@@ -163,15 +161,6 @@ pub async fn detached<T: Send + 'static>(
     tokio::spawn(work).await.map_err(|e| Error::internal("cannot change the sandbox's state", e))?
 }
 
-/// Gives the sandbox another time to live, from now on.
-#[utoipa::path(post, path = "/v1/sandbox/keep", request_body = KeepRequest, responses((status = 200, body = Sandbox), (status = "default", body = ErrorBody)))]
-async fn keep(State(supervisor): Shared, Given(request): Given<KeepRequest>) -> Answer<Sandbox> {
-    if request.ttl_ms == 0 || request.ttl_ms > 366 * 86_400_000 {
-        return Err(invalid("a time to live is above zero and at most a year"));
-    }
-    Ok(Json(supervisor.keep(Duration::from_millis(request.ttl_ms), request.on_expiry)?))
-}
-
 /// The session with the guest while something uses it.
 pub struct Reached {
     guest: Guest,
@@ -203,23 +192,6 @@ impl Supervisor {
 
     pub(super) fn not_running(&self, wanted: &str) -> Error {
         self.record().map_or_else(|e| e, |record| lifecycle::refusal(&record.name, record.state, wanted))
-    }
-
-    fn keep(&self, ttl: Duration, on_expiry: Option<OnExpiry>) -> crate::Result<Sandbox> {
-        let record = self.record()?;
-        if record.state == SandboxState::Destroyed {
-            return Err(lifecycle::refusal(&record.name, record.state, "keep"));
-        }
-        if matches!(record.cleanup, mvm_wire::api::Cleanup::Lease) {
-            let what = format!("cannot give the sandbox {} a time to live", record.name);
-            return Err(Error::new(ErrorCode::InvalidState, what, "it ends with the lease of its owner"));
-        }
-        let ttl_ms = Some(Some(ttl.as_millis() as u64));
-        self.authorise(Operation::Keep, &Ask { ttl_ms, ..Ask::default() }, "")?;
-        let on_expiry = on_expiry.unwrap_or(record.on_expiry());
-        self.store().keep(&self.id, ttl, on_expiry)?;
-        self.kept.notify_one();
-        self.sandbox()
     }
 
     fn stats(&self) -> Stats {

@@ -1,5 +1,5 @@
 //! The owner's lease: a request that a client holds open. When the connection ends, or the process that opened it (a
-//! forked child may still hold the socket), the sandbox is destroyed.
+//! forked child may still hold the socket), the sandbox is destroyed, unless it was detached before.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 }
 
 /// Claims the sandbox. The response says so and then stays open; the sandbox is destroyed within a second of the
-/// connection's end or the caller's.
+/// connection's end or the caller's, unless it was detached (`/v1/sandbox/detach`) before.
 #[utoipa::path(get, path = "/v1/lease", responses(
     (status = 200, body = LeaseEvent, content_type = "application/x-ndjson"), (status = "default", body = ErrorBody)))]
 pub async fn claim(
@@ -42,7 +42,7 @@ pub async fn claim(
     let record = supervisor.record()?;
     if record.cleanup != Cleanup::Lease {
         let what = format!("cannot claim the sandbox {}", record.name);
-        return Err(Error::new(ErrorCode::InvalidState, what, "it was created without a lease").into());
+        return Err(Error::new(ErrorCode::InvalidState, what, "it has no lease, or was detached").into());
     }
     let owner = owner(pid)?;
     let (held, dropped) = oneshot::channel::<()>();
@@ -70,5 +70,7 @@ async fn watch(supervisor: Arc<Supervisor>, owner: AsyncFd<OwnedFd>, dropped: on
         _ = owner.readable() => "its owner's process ended",
         _ = dropped => "its owner closed the lease",
     };
-    let _ = supervisor.destroy(cause).await;
+    if supervisor.end_lease() {
+        let _ = supervisor.destroy(cause).await;
+    }
 }

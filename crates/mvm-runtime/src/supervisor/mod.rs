@@ -6,6 +6,7 @@
 mod api;
 mod changes;
 mod commands;
+mod ending;
 mod files;
 mod http;
 mod jobs;
@@ -21,11 +22,12 @@ mod snapshots;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{Cleanup, ErrorBody, Inspection, Machine, OnExpiry, Plan, Sandbox, State};
+use mvm_wire::api::{ErrorBody, Inspection, Machine, Plan, Sandbox, State};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, RwLock, watch};
 use zeroize::Zeroizing;
@@ -53,10 +55,6 @@ pub use ports::check as check_ports;
 pub const LOCK_FD: i32 = 3;
 /// The most that a supervisor is handed over, in bytes.
 const MAX_HANDOVER: u64 = 16 << 20;
-/// How long a sandbox with a lease waits to be claimed.
-const CLAIM_LIMIT: Duration = Duration::from_secs(5);
-/// The longest sleep before the clock is looked at again: it runs on while the host is asleep, timers do not.
-const CLOCK_LOOK: Duration = Duration::from_secs(20);
 
 /// What the supervisor of one sandbox knows.
 struct Supervisor {
@@ -81,8 +79,10 @@ struct Supervisor {
     /// What the API says without waiting for a change to end.
     state: watch::Sender<State>,
     claimed: Notify,
-    /// The time to live was changed.
+    /// How it ends was changed.
     kept: Notify,
+    /// Its lease has ended, and the sandbox with it: written with the store locked, so that it is detached in time or not at all.
+    lease_ended: AtomicBool,
     /// The sandbox is destroyed and its answer is on the way.
     over: Notify,
 }
@@ -114,7 +114,7 @@ pub async fn supervise(home: Home, id: &str) -> Result<()> {
     let serve = axum::serve(listener, api::router(supervisor.clone()));
     tokio::select! {
         ended = serve => ended.context(|| "cannot serve the sandbox's API".into()),
-        () = keep_time(&supervisor) => Ok(()),
+        () = ending::keep_time(&supervisor) => Ok(()),
         () = supervisor.over.notified() => {
             // The answer to whoever asked for it.
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -192,6 +192,7 @@ async fn start(home: Home, id: &str, handover: Handover) -> Result<(Arc<Supervis
         state: watch::Sender::new(record.state),
         claimed: Notify::new(),
         kept: Notify::new(),
+        lease_ended: AtomicBool::new(false),
         over: Notify::new(),
     });
     tokio::spawn(supervisor.clone().hold_to_limits());
@@ -206,41 +207,6 @@ async fn start(home: Home, id: &str, handover: Handover) -> Result<(Arc<Supervis
         supervisor.start_machine(&record, true).await?;
     }
     Ok((supervisor, listener))
-}
-
-/// Ends the sandbox when its time is up, or its owner never came.
-async fn keep_time(supervisor: &Arc<Supervisor>) {
-    loop {
-        let Ok(record) = supervisor.record() else { return };
-        if record.state == State::Destroyed {
-            // By somebody else, who takes us for dead or could not wait. What it left is ours to remove.
-            supervisor.place.remove();
-            return;
-        }
-        match (&record.cleanup, record.remaining()) {
-            (Cleanup::Lease, _) => {
-                // Who claims it watches over it from then on.
-                if tokio::time::timeout(CLAIM_LIMIT, supervisor.claimed.notified()).await.is_err() {
-                    let _ = supervisor.destroy("nobody claimed its lease within 5 s").await;
-                }
-                return std::future::pending().await;
-            }
-            (_, Some(Duration::ZERO)) => {
-                supervisor.expire(&record).await;
-                if record.on_expiry() == OnExpiry::Destroy {
-                    return std::future::pending().await;
-                }
-                supervisor.kept.notified().await;
-            }
-            (_, remaining) => {
-                let sleep = tokio::time::sleep(remaining.unwrap_or(CLOCK_LOOK).min(CLOCK_LOOK));
-                tokio::select! {
-                    () = sleep => {}
-                    () = supervisor.kept.notified() => {}
-                }
-            }
-        }
-    }
 }
 
 impl Supervisor {

@@ -76,6 +76,16 @@ pub enum Ttl {
     None,
 }
 
+impl Ttl {
+    /// The time in milliseconds, if it is one.
+    pub fn ms(self) -> Option<u64> {
+        match self {
+            Ttl::For(ttl) => Some(ttl.as_millis() as u64),
+            Ttl::None => None,
+        }
+    }
+}
+
 fn parse_ttl(text: &str) -> Result<Ttl, String> {
     if text == "none" { Ok(Ttl::None) } else { parse_duration(text).map(Ttl::For) }
 }
@@ -194,6 +204,27 @@ pub struct KeepArgs {
     /// What happens then; as before if left out
     #[arg(long, value_enum)]
     pub on_expiry: Option<Expiry>,
+}
+
+/// `mvmctl detach`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A sandbox with a lease (`up --lease`, or a program's own) then goes on when its client ends. Of any other \
+    one, owner and end are set anew.\n\nExamples:\n  mvmctl detach box\n  mvmctl detach box --ttl none --owner alice\n  \
+    mvmctl detach box --ttl 8h --on-expiry stop"
+)]
+pub struct DetachArgs {
+    #[command(flatten)]
+    pub one: OneArgs,
+    /// Who answers for it; as before if left out
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub owner: String,
+    /// How long from now (30m, 8h, 7d), or `none`, which needs an owner [default: 1h, or what its profile allows]
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl)]
+    pub ttl: Option<Ttl>,
+    /// What happens then
+    #[arg(long, value_enum, default_value_t = Expiry::Destroy)]
+    pub on_expiry: Expiry,
 }
 
 /// `mvmctl gc`.

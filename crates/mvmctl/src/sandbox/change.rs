@@ -1,12 +1,12 @@
-//! `mvmctl stop`, `down`, `start`, `kill`, `destroy`, `keep`, `gc`: what changes a sandbox, or ends it.
+//! `mvmctl stop`, `down`, `start`, `kill`, `destroy`, `keep`, `detach`, `gc`: what changes a sandbox, or ends it.
 
 use std::time::Duration;
 
 use mvm_runtime::{ErrorCode, Home, Result, evidence, reconcile};
-use mvm_wire::api::{DeletionReport, KeepRequest, Sandbox, SignalRequest, State};
+use mvm_wire::api::{DeletionReport, DetachRequest, KeepRequest, Sandbox, SignalRequest, State};
 use serde_json::json;
 
-use super::args::{DestroyArgs, DownArgs, GcArgs, KeepArgs, KillArgs, OneArgs};
+use super::args::{DestroyArgs, DetachArgs, DownArgs, GcArgs, KeepArgs, KillArgs, OneArgs, Ttl};
 use super::{Found, ending, find, verb};
 use crate::output;
 
@@ -58,6 +58,17 @@ pub fn keep(args: KeepArgs) -> u8 {
         let request = KeepRequest { ttl_ms, on_expiry: args.on_expiry.map(Into::into) };
         let sandbox: Sandbox = find(&args.one.sandbox)?.client.post("/v1/sandbox/keep", Some(&request)).await?;
         changed(&sandbox, &ending(&sandbox), args.one.json);
+        Ok(output::SUCCESS)
+    })
+}
+
+/// `mvmctl detach`.
+pub fn detach(args: DetachArgs) -> u8 {
+    verb(args.one.json, async {
+        let (ttl_ms, no_ttl) = (args.ttl.and_then(Ttl::ms), args.ttl == Some(Ttl::None));
+        let request = DetachRequest { owner: args.owner, ttl_ms, no_ttl, on_expiry: args.on_expiry.into() };
+        let sandbox: Sandbox = find(&args.one.sandbox)?.client.post("/v1/sandbox/detach", Some(&request)).await?;
+        changed(&sandbox, &format!("ends: {}", ending(&sandbox)), args.one.json);
         Ok(output::SUCCESS)
     })
 }

@@ -142,7 +142,7 @@ fn print(args: &UpArgs, sandbox: &Sandbox, made: bool, job: Option<Job>, ports: 
     output::line(&format!("  try:  mvmctl exec {} -- uname -a", sandbox.name));
 }
 
-/// Holds the lease, runs the command, and destroys the sandbox, whatever becomes of either.
+/// Holds the lease, runs the command, and destroys the sandbox, whatever becomes of either, unless it was detached.
 async fn attached(
     args: &UpArgs,
     sandbox: &Sandbox,
@@ -168,6 +168,10 @@ async fn attached(
         .await
         .map(|result| result.exit_status())
     };
+    let now: Result<Sandbox> = client.get("/v1/sandbox").await;
+    if now.is_ok_and(|now| now.cleanup != Cleanup::Lease) {
+        return result;
+    }
     let destroyed: Result<DeletionReport> = client.post_slowly("/v1/sandbox/destroy").await;
     destroyed.and(result)
 }

@@ -55,7 +55,7 @@ pub struct EndArgs {
     /// How long it lives (30m, 8h, 7d), or `none`, which needs an --owner [default: 1h; of a copy, the original's]
     #[arg(long, value_parser = parse_ttl)]
     pub ttl: Option<Ttl>,
-    /// It ends with the client that claims it through its API; after 5 s if none does
+    /// It ends with the client that claims it through its API, until `detach`; after 5 s if none does
     #[arg(long, conflicts_with = "ttl")]
     pub lease: bool,
 }
@@ -63,10 +63,7 @@ pub struct EndArgs {
 impl EndArgs {
     /// The time to live in milliseconds, if one was given.
     pub fn ttl_ms(&self) -> Option<u64> {
-        match self.ttl {
-            Some(Ttl::For(ttl)) => Some(ttl.as_millis() as u64),
-            Some(Ttl::None) | None => None,
-        }
+        self.ttl.and_then(Ttl::ms)
     }
 
     /// Whether it is to have none.
