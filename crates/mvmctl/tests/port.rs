@@ -106,9 +106,12 @@ fn a_web_server_is_reached_until_the_port_or_the_sandbox_is_gone() {
     }
     let inspected = json(&["inspect", "web", "--json"])["ports"].clone();
     assert_eq!((&inspected[0]["exposed"], &inspected[1]["exposed"]), (&false.into(), &true.into()));
+    for port in [&made["ports"][0], &inspected[0], &ports(&sandbox)[0]] {
+        assert_eq!(port["rule"], "ports.forward");
+    }
     let listed = mvmctl(&["port", "ls", "web"]).stdout;
     let says = |port: u16| listed.lines().find(|line| line.contains(&format!(":{port} "))).unwrap().to_owned();
-    assert!(says(near).ends_with("open"), "{listed}");
+    assert!(says(near).ends_with("ports.forward  open"), "{listed}");
     assert!(says(wide).contains("reachable from other machines"), "{listed}");
     let added = mvmctl(&["port", "add", "web", "[::1]:0:80"]).stdout;
     assert!(added.starts_with("[::1]:") && added.contains("try: curl http://[::1]:"), "{added}");

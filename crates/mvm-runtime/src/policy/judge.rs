@@ -3,6 +3,7 @@
 use mvm_wire::api::{Denial, Enforced, PlanLine, PortRequest};
 
 use super::profile::{Directories, Names, Ports, Profile};
+use super::rules::PORTS_FORWARD;
 use super::{Ask, missing, required};
 use crate::text::harmless;
 use crate::units;
@@ -222,7 +223,7 @@ impl<'a> Judge<'a> {
 
     /// Ports of the host.
     pub fn ports(&mut self, ports: &[PortRequest]) {
-        const RULE: &str = "ports.forward";
+        const RULE: &str = PORTS_FORWARD;
         let denied = self.denials.len();
         for port in ports {
             let name = format!("{}:{}", port.address, port.host_port);

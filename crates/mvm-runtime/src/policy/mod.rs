@@ -19,7 +19,7 @@ use utoipa::openapi::{RefOr, Schema};
 
 pub use file::{check, directory, load, names, parse};
 pub use profile::{BUILT_IN, Directories, NO_NETWORK, Names, Ports, Profile, built_in, mandatory};
-pub use rules::{RULES, Rule, find};
+pub use rules::{PORTS_FORWARD, RULES, Rule, find};
 
 use crate::error::{Error, Result};
 use crate::text::harmless;

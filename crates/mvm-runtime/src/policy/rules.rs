@@ -13,6 +13,9 @@ pub struct Rule {
     pub held_by: &'static str,
 }
 
+/// The rule about ports of the host, which every port names.
+pub const PORTS_FORWARD: &str = "ports.forward";
+
 /// Every rule, in the order in which plans name them.
 pub const RULES: [Rule; 20] = [
     rule(
@@ -52,7 +55,7 @@ pub const RULES: [Rule; 20] = [
         "the guest's kernel: the root is mounted read-only before the machine is admitted",
     ),
     rule(
-        "ports.forward",
+        PORTS_FORWARD,
         "on which addresses of the host ports may lead into a sandbox",
         "ports.allow",
         "the supervisor, which is the only one that listens",

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::home::{Home, read_json, write_atomically};
 use crate::host::Host;
 use crate::lifecycle;
-use crate::policy::{Ask, Operation};
+use crate::policy::{Ask, Operation, PORTS_FORWARD};
 use crate::vmm::guest::Channel;
 
 /// Ports of one sandbox.
@@ -118,6 +118,7 @@ impl Forward {
             status,
             why,
             connections: (MAX_CONNECTIONS_EACH - free) as u32,
+            rule: PORTS_FORWARD.to_owned(),
             audit_id: None,
         }
     }

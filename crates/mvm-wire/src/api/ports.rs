@@ -59,6 +59,8 @@ pub struct Port {
     pub why: String,
     /// Connections at this moment.
     pub connections: u32,
+    /// The rule of the policy that admitted it (`mvmctl policy explain RULE`).
+    pub rule: String,
     /// The entry of the audit log that authorised it, in the answer to the request that opened it.
     #[serde(default)]
     pub audit_id: Option<u64>,

@@ -38,9 +38,10 @@ async fn list(args: OneArgs) -> Result<u8> {
     } else if ports.is_empty() {
         output::line(&format!("No ports. Try: mvmctl port add {} 8080:80", args.sandbox));
     } else {
-        let mut rows = vec![["HOST", "SANDBOX", "CONNECTIONS", "STATUS"].map(str::to_owned).to_vec()];
+        let mut rows = vec![["HOST", "SANDBOX", "CONNECTIONS", "RULE", "STATUS"].map(str::to_owned).to_vec()];
         rows.extend(ports.iter().map(|port| {
-            vec![port.name().to_string(), port.guest_port.to_string(), port.connections.to_string(), status(port)]
+            let connections = port.connections.to_string();
+            vec![port.name().to_string(), port.guest_port.to_string(), connections, port.rule.clone(), status(port)]
         }));
         output::table(&rows);
     }
