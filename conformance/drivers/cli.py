@@ -219,6 +219,16 @@ def command(verb: str, args: Args, *extra: str) -> Call:
     return Call([*said, "--", *args["argv"]], as_object, None if stdin is None else stdin.encode())
 
 
+def run(args: Args) -> Call:
+    if args.get("through") != "request":
+        return command("run", args)
+    beside = ("through", "dry_run", "receipt", "stdin")
+    request = json.dumps({key: value for key, value in args.items() if key not in beside}) + "\n"
+    said = ["run", "--request", "-", "--json", *options(args, dry_run="--dry-run", receipt="--receipt")]
+    said += ["-i"] if "stdin" in args else []
+    return Call(said, as_object, (request + args.get("stdin", "")).encode())
+
+
 def write(args: Args) -> Call:
     said = ["fs", "write", "--json"]
     said += options(args, owner="--owner", append="--append", sync="--sync", parents="--parents")
@@ -316,7 +326,7 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "snapshots.remove": snapshot("rm", "snapshot"),
     "restore": restore,
     "fork": one("fork", name="--name", count="--count"),
-    "run": lambda args: command("run", args),
+    "run": run,
     "commands.run": lambda args: command("exec", args),
     "commands.start": lambda args: command("exec", args, "--detach"),
     "commands.list": one("jobs"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{CreateRequest, Machine, SecretValues};
+use mvm_wire::api::{CreateRequest, Machine, RunRequest, SecretValues};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -146,25 +146,72 @@ pub fn complete(home: &Home, mut request: CreateRequest) -> Result<CreateRequest
     if let Err(why) = check_env(&request.env, &SecretValues::new()) {
         return invalid(why, "write it NAME=VALUE, and pass large data as files");
     }
-    let sources = secrets::references(&request.secrets)?;
-    let names = |map: &BTreeMap<String, String>| map.keys().cloned().collect::<Vec<_>>();
-    let (secret, open) = (names(&request.secrets), names(&request.env));
-    secrets::check_names(secret.iter().map(String::as_str), open.iter().map(String::as_str))?;
-    request.secrets = sources.iter().map(|source| (source.name().to_owned(), source.reference())).collect();
+    request.secrets = complete_secrets(&request.secrets, &request.env)?;
     supervisor::check_ports(home, &request.ports)?;
     if request.profile.is_empty() {
         request.profile = policy::DEFAULT_PROFILE.into();
     }
     let profile = request.profile.clone();
     complete_end(&mut request, || Ok(policy::load(&profile)?.limits.ttl))?;
-    let or = |value: u32, default: u32| if value == 0 { default } else { value };
-    request.cpus = or(request.cpus, 1);
-    request.memory_mib = or(request.memory_mib, 256);
-    request.disk_bytes = if request.disk_bytes == 0 { 4 << 30 } else { request.disk_bytes };
-    if request.image.is_empty() {
-        request.image = "debian".into();
-    }
+    let CreateRequest { image, cpus, memory_mib, disk_bytes, .. } = &mut request;
+    complete_machine(image, cpus, memory_mib, disk_bytes);
     Ok(request)
+}
+
+/// The same of a one-shot run.
+pub fn complete_run(mut request: RunRequest) -> Result<RunRequest> {
+    const WHAT: &str = "cannot run the command";
+    let RunRequest { argv, cwd, user, timeout_ms, env, .. } = &request;
+    check_command(argv, cwd, user, *timeout_ms)
+        .and_then(|()| check_env(env, &SecretValues::new()))
+        .map_err(|why| Error::new(ErrorCode::InvalidRequest, WHAT, why))?;
+    request.secrets = complete_secrets(&request.secrets, &request.env)?;
+    if request.profile.is_empty() {
+        request.profile = policy::DEFAULT_PROFILE.into();
+    }
+    let RunRequest { image, cpus, memory_mib, disk_bytes, .. } = &mut request;
+    complete_machine(image, cpus, memory_mib, disk_bytes);
+    Ok(request)
+}
+
+/// Refuses what can be no command, and says why.
+pub fn check_command(
+    argv: &[String],
+    cwd: &str,
+    user: &str,
+    timeout_ms: Option<u64>,
+) -> std::result::Result<(), &'static str> {
+    if argv.is_empty() || argv.iter().any(|arg| arg.contains('\0')) {
+        return Err("a command has a program, and no NUL");
+    }
+    if cwd.contains('\0') || user.contains('\0') {
+        return Err("there is a NUL in its working directory or its user");
+    }
+    if timeout_ms.is_some_and(|timeout| timeout == 0 || timeout > MAX_TIME_MS) {
+        return Err("a time limit is above zero and at most a year");
+    }
+    Ok(())
+}
+
+/// References to secrets as they are kept. `env` is what is given openly beside them.
+fn complete_secrets(
+    secrets: &BTreeMap<String, String>,
+    env: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>> {
+    let sources = secrets::references(secrets)?;
+    secrets::check_names(secrets.keys().map(String::as_str), env.keys().map(String::as_str))?;
+    Ok(sources.iter().map(|source| (source.name().to_owned(), source.reference())).collect())
+}
+
+/// The machine for which nothing else was said.
+fn complete_machine(image: &mut String, cpus: &mut u32, memory_mib: &mut u32, disk_bytes: &mut u64) {
+    let or = |value: &mut u32, default: u32| *value = if *value == 0 { default } else { *value };
+    or(cpus, 1);
+    or(memory_mib, 256);
+    *disk_bytes = if *disk_bytes == 0 { 4 << 30 } else { *disk_bytes };
+    if image.is_empty() {
+        *image = "debian".into();
+    }
 }
 
 /// Fills in how it ends and who answers for it, and refuses what no sandbox can end by. `most` is how long its profile lets it

@@ -12,6 +12,7 @@ mod jobs;
 mod logs;
 mod policy;
 mod ports;
+mod run;
 pub mod secrets;
 mod snapshots;
 
@@ -20,8 +21,23 @@ pub use jobs::{Job, JobEvent, JobRequest, JobResult, NotStarted, Receipt, Signal
 pub use logs::{GapCause, LogEvent, LogGap, LogLine, LogSource, LogSummary, Redact};
 pub use policy::{Denial, Enforced, Plan, PlanLine};
 pub use ports::{Port, PortName, PortRequest, PortStatus};
+pub use run::RunRequest;
 pub use secrets::{SecretInfo, SecretKind, SecretValue, SecretValues};
 pub use snapshots::{ForkRequest, Forked, Snapshot, SnapshotRequest};
+
+/// The versions of the API that a supervisor speaks. `newest` is raised with every release in which a client can ask for more
+/// than before: an operation, a field, a value. `oldest` is raised to it when a client of an older version would be refused or
+/// would misunderstand an answer: something was removed, was renamed, or means something else.
+pub const API_VERSIONS: ApiVersions = ApiVersions { oldest: 1, newest: 1 };
+
+/// A range of versions of the API, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiVersions {
+    /// The oldest.
+    pub oldest: u32,
+    /// The newest.
+    pub newest: u32,
+}
 
 /// Where a sandbox is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]

@@ -119,6 +119,12 @@ pub enum Command {
         /// Id of the sandbox that it ran in
         sandbox: String,
     },
+    /// Print the versions of mvmctl and of its API
+    Version {
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the OpenAPI document of the API on each sandbox's socket
     Openapi,
     /// Get the guest kernel, build the images, prepare the templates, make the signing key
@@ -196,8 +202,15 @@ pub struct RunArgs {
     /// Boot the machine afresh instead of cloning a saved one; slow, for comparison
     #[arg(long)]
     pub no_template: bool,
+    /// Read the request as a line of JSON from standard input (`-`), so that neither command nor environment appears among a
+    /// process's arguments; with -i the rest is the command's input
+    #[arg(long, value_name = "-", value_parser = ["-"], conflicts_with_all = [
+        "image", "cpus", "memory", "disk", "profile", "accept_risk", "require", "allow_missing", "timeout", "env", "given",
+        "cwd", "user", "max_output", "command",
+    ])]
+    pub request: Option<String>,
     /// The command and its arguments, after --
-    #[arg(required = true, value_name = "CMD", last = true)]
+    #[arg(required_unless_present = "request", value_name = "CMD", last = true)]
     pub command: Vec<String>,
 }
 

@@ -10,6 +10,7 @@ mod policy;
 mod progress;
 mod receipts;
 mod replace;
+mod request;
 mod run;
 mod sandbox;
 mod secrets;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use mvm_runtime::text::harmless;
 use mvm_runtime::{Error, ErrorCode};
-use mvm_wire::api::ErrorObject;
+use mvm_wire::api::{API_VERSIONS, ApiVersions, ErrorObject};
 use serde_json::json;
 
 /// All went well.
@@ -80,6 +80,19 @@ pub fn usage_error(error: &clap::Error) -> u8 {
     }
     let _ = error.print();
     MVM_FAILED
+}
+
+/// Prints the versions of this program and of the API.
+pub fn versions(json: bool) -> u8 {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    let ApiVersions { oldest, newest } = API_VERSIONS;
+    if json {
+        print_json(&json!({ "version": VERSION, "api": API_VERSIONS }));
+    } else {
+        let older = if oldest < newest { format!("{oldest} to ") } else { String::new() };
+        line(&format!("mvmctl {VERSION} (API {older}{newest})"));
+    }
+    SUCCESS
 }
 
 /// So many of something.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use mvm_runtime::policy::{self, Ask, NO_NETWORK, Profile, RULES, Rule};
+use mvm_runtime::policy::{self, NO_NETWORK, Profile, RULES, Rule};
 use mvm_runtime::text::harmless;
 use mvm_runtime::vmm::confine::Layer;
 use mvm_runtime::{Error, ErrorCode, Result, units};
@@ -30,14 +30,6 @@ pub struct PolicyArgs {
     /// Show what would be allowed and by which rules, and do nothing; exits with 126 if it would be refused
     #[arg(long)]
     pub dry_run: bool,
-}
-
-impl PolicyArgs {
-    /// What it asks of the policy.
-    pub fn ask(&self) -> Ask<'_> {
-        let PolicyArgs { accept_risk, require, allow_missing, .. } = self;
-        Ask { accept_risk: *accept_risk, require, allow_missing, ..Ask::default() }
-    }
 }
 
 fn layer(text: &str) -> std::result::Result<String, String> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use mvm_runtime::secrets::{self, Resolved, Source};
 use mvm_runtime::{Result, text};
-use mvm_wire::api::{CreateRequest, SecretValues};
+use mvm_wire::api::SecretValues;
 
 /// Secrets of a command or of a sandbox.
 #[derive(Debug, Clone, Default, Args)]
@@ -49,10 +49,13 @@ impl SecretArgs {
     }
 }
 
-/// Reads the values that a request refers to, and notes what is to be said of them.
-pub fn read_for(request: &CreateRequest, warnings: &mut Vec<String>) -> Result<SecretValues> {
-    let env = request.env.keys().map(String::as_str);
-    let resolved = resolve(&secrets::references(&request.secrets)?, env)?;
+/// Reads the values that the secrets of a request refer to, and notes what is to be said of them. `env` is what it gives openly.
+pub fn read(
+    secrets: &BTreeMap<String, String>,
+    env: &BTreeMap<String, String>,
+    warnings: &mut Vec<String>,
+) -> Result<SecretValues> {
+    let resolved = resolve(&secrets::references(secrets)?, env.keys().map(String::as_str))?;
     warnings.extend(resolved.warnings);
     Ok(resolved.values)
 }

@@ -300,6 +300,18 @@ fn the_api_document_is_up_to_date() {
 }
 
 #[test]
+fn versions_are_told_to_people_and_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(mvmctl(dir.path(), &["version"]).stdout, format!("mvmctl {version} (API 1)\n"));
+    let said = object(&mvmctl(dir.path(), &["version", "--json"]));
+    assert_eq!(said, serde_json::json!({ "version": version, "api": { "oldest": 1, "newest": 1 } }));
+    let document: Value = serde_json::from_str(&checked_in("docs/openapi.json")).unwrap();
+    assert_eq!(document["info"]["version"], said["api"]["newest"].to_string());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is made for that");
+}
+
+#[test]
 fn the_schemas_are_up_to_date() {
     let dir = tempfile::tempdir().unwrap();
     for of in ["profile", "plan"] {

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
-use common::{alive, eventually, machines_of, run, run_command, sh};
+use common::{Ran, alive, command, eventually, home, machines_of, run, run_command, sh};
 use serde_json::Value;
 
 fn json(options: &[&str], argv: &[&str]) -> Value {
@@ -262,4 +262,95 @@ fn a_guest_that_panics_leaves_its_last_words() {
     let ran = sh(&["--timeout", "20"], "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 1000");
     assert_eq!(ran.code, 125, "{ran:?}");
     assert!(ran.stderr.contains("console ends with"), "{ran:?}");
+}
+
+/// `mvmctl run --request - OPTIONS` with this on standard input.
+fn requested(options: &[&str], input: &[u8]) -> Ran {
+    let mut command = command(home());
+    command.args(["run", "--request", "-"]).args(options).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // One that is refused need not read all of it.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap().into()
+}
+
+#[test]
+fn a_request_on_standard_input_is_the_same_run() {
+    let script = "echo $A; id -u; pwd; seq 100; exit 3";
+    let request = format!(
+        r#"{{"argv": ["sh", "-c", "{script}"], "image": "base", "memory_mib": 192, "env": {{"A": "b"}}, "cwd": "/tmp",
+            "user": "user", "timeout_ms": 60000, "max_output": 40, "profile": "dev", "allow_missing": ["cgroup"]}}"#
+    )
+    .replace('\n', "");
+    let options =
+        ["--memory", "192M", "--env", "A=b", "--cwd", "/tmp", "--user", "user", "--timeout", "60", "--profile"];
+    let options = [&options[..], &["dev", "--max-output", "40", "--allow-missing", "cgroup"]].concat();
+    let plans = [
+        json(&[&options[..], &["--dry-run"]].concat(), &["sh", "-c", script]),
+        serde_json::from_str(&requested(&["--json", "--dry-run"], request.as_bytes()).stdout).unwrap(),
+    ];
+    assert_eq!(plans[0], plans[1]);
+    let results = [json(&options, &["sh", "-c", script]), {
+        serde_json::from_str(&requested(&["--json"], request.as_bytes()).stdout).unwrap()
+    }];
+    for field in ["stdout", "stdout_bytes", "stdout_truncated", "exit_code", "image_digest", "isolation"] {
+        assert_eq!(results[0][field], results[1][field], "{field}");
+    }
+    assert_eq!(results[1]["exit_code"], 3);
+    // Without options the command's output is passed on, and what follows the request is its input.
+    let ran = requested(&["-i"], b"{\"argv\": [\"cat\"], \"image\": \"base\"}\none\n\ntwo");
+    assert_eq!((ran.stdout.as_str(), ran.code), ("one\n\ntwo", 0), "{ran:?}");
+    let ran = requested(&[], b"{\"argv\": [\"cat\"], \"image\": \"base\"}\nnot for it\n");
+    assert_eq!((ran.stdout.as_str(), ran.code), ("", 0), "{ran:?}");
+}
+
+#[test]
+fn a_request_that_cannot_be_meant_is_refused_without_its_values() {
+    for (input, why) in [
+        (r#"{"argv": ["hunter2"], "commands": ["hunter2"]}"#.to_owned(), "unknown field `commands`"),
+        (r#"{"argv": "hunter2"}"#.to_owned(), "another type than its field"),
+        ("hunter2\n".to_owned(), "it is no JSON"),
+        (r#"["hunter2"]"#.to_owned(), "another type"),
+        (r#"{"argv": ["hunter2"]"#.to_owned(), "it ends too early"),
+        (String::new(), "it ends too early"),
+        (format!(r#"{{"argv": ["true", "{}"]}}"#, "hunter2".repeat(150_000)), "larger than 1 MiB"),
+        (r#"{"argv": []}"#.to_owned(), "a command has a program"),
+        (r#"{"argv": ["true", "a\u0000"]}"#.to_owned(), "no NUL"),
+        (r#"{"argv": ["true"], "env": {"A=": "hunter2"}}"#.to_owned(), "has a = in it"),
+        (r#"{"argv": ["true"], "secrets": {"A": "hunter2"}}"#.to_owned(), "may not be given here"),
+        (r#"{"argv": ["true"], "timeout_ms": 0}"#.to_owned(), "above zero"),
+    ] {
+        let ran = requested(&["--json"], input.as_bytes());
+        let error: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
+        let error = &error["error"];
+        assert_eq!((&error["code"], ran.code), (&"InvalidRequest".into(), 125), "{error}");
+        assert!(error["why"].as_str().unwrap().contains(why), "{why}: {error}");
+        assert!(!format!("{ran:?}").contains("hunter2"), "{ran:?}");
+    }
+    for wrong in
+        [&["--request", "-", "--image", "base"][..], &["--request", "-", "--", "true"], &["--request", "file"], &[]]
+    {
+        let ran: Ran = command(home()).arg("run").args(wrong).output().unwrap().into();
+        assert!(ran.code == 125 && ran.stderr.contains("error: "), "{wrong:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_requests_values_are_among_no_processs_arguments() {
+    let mut command = command(home());
+    command.args(["run", "--request", "-", "-i"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let request = r#"{"argv": ["sh", "-c", "echo $TOKEN; read line"], "image": "base", "env": {"TOKEN": "hunter2"}}"#;
+    writeln!(stdin, "{request}").unwrap();
+    let mut output = [0; 8];
+    child.stdout.as_mut().unwrap().read_exact(&mut output).unwrap();
+    assert_eq!(&output, b"hunter2\n");
+    let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    for pid in pids.filter(|name| name.bytes().all(|b| b.is_ascii_digit())) {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&arguments).contains("hunter2"), "{pid}");
+    }
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }

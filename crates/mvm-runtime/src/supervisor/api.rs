@@ -6,7 +6,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::middleware::from_fn;
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{DeletionReport, ErrorBody, Inspection, Sandbox, State as SandboxState, Stats};
+use mvm_wire::api::{
+    API_VERSIONS, CreateRequest, DeletionReport, ErrorBody, Inspection, RunRequest, Sandbox, State as SandboxState,
+    Stats,
+};
 use serde::Deserialize;
 use tokio::sync::OwnedRwLockReadGuard;
 use utoipa::{IntoParams, OpenApi};
@@ -22,11 +25,15 @@ use crate::policy::{Ask, Operation};
 use crate::vmm::guest::Guest;
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "mvm sandbox",
-    description = "The API of one sandbox, on its Unix socket. Plain HTTP/1.1: JSON bodies, raw bytes for input, one \
-                   JSON object a line for streams. Every error is an `ErrorBody`."
-))]
+#[openapi(
+    info(
+        title = "mvm sandbox",
+        description = "The API of one sandbox, on its Unix socket. Plain HTTP/1.1: JSON bodies, raw bytes for input, one \
+                       JSON object a line for streams. Every error is an `ErrorBody`. `CreateRequest` and `RunRequest` \
+                       are what `mvmctl up --request -` and `mvmctl run --request -` read."
+    ),
+    components(schemas(CreateRequest, RunRequest))
+)]
 struct Document;
 
 fn routes() -> OpenApiRouter<Arc<Supervisor>> {
@@ -78,7 +85,8 @@ pub fn router(
 
 /// The OpenAPI document, as JSON.
 pub fn document() -> String {
-    let (_, document) = routes().split_for_parts();
+    let (_, mut document) = routes().split_for_parts();
+    document.info.version = API_VERSIONS.newest.to_string();
     document.to_pretty_json().unwrap_or_default()
 }
 

@@ -247,15 +247,7 @@ impl Supervisor {
 /// Refuses what no command can be.
 fn check(request: &JobRequest) -> crate::Result<()> {
     let refuse = |why: &str| Err(Error::new(ErrorCode::InvalidRequest, "cannot start the command", why));
-    if request.argv.is_empty() || request.argv.iter().any(|arg| arg.contains('\0')) {
-        return refuse("a command has a program, and no NUL");
-    }
-    if request.cwd.contains('\0') || request.user.contains('\0') {
-        return refuse("there is a NUL in its working directory or its user");
-    }
-    if request.timeout_ms.is_some_and(|timeout| timeout == 0 || timeout > request::MAX_TIME_MS) {
-        return refuse("a time limit is above zero and at most a year");
-    }
+    request::check_command(&request.argv, &request.cwd, &request.user, request.timeout_ms).or_else(refuse)?;
     if request.idempotency_key.len() > request::MAX_KEY {
         return refuse("an idempotency key has at most 256 bytes");
     }

@@ -126,7 +126,7 @@ pub fn restore(args: RestoreArgs) -> u8 {
         let missing = missing_secrets(&home, &request)?;
         let progress = Drawn::new(args.quiet || args.json);
         let mut warnings = Vec::new();
-        let read = |request: &_| secrets::read_for(request, &mut warnings);
+        let read = |request: &CreateRequest| secrets::read(&request.secrets, &request.env, &mut warnings);
         let (sandbox, made) = sandboxes::create(&home, request, read, &progress).await?;
         drop(progress);
         secrets::warn(&warnings, args.quiet || args.json);

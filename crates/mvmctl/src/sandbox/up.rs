@@ -1,13 +1,10 @@
 //! `mvmctl up`: makes a sandbox and returns when it is ready; with `--attach` stays and destroys it at the end.
 
-use std::io::Read;
-
 use hyper::Method;
 use mvm_runtime::client::{Client, Lines};
 use mvm_runtime::request::plan;
-use mvm_runtime::{Error, ErrorCode, Home, Result, reconcile, sandboxes};
+use mvm_runtime::{Home, Result, reconcile, sandboxes};
 use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, Job, JobRequest, LeaseEvent, Port, Sandbox};
-use mvm_wire::object::Object;
 use serde_json::json;
 
 use super::args::UpArgs;
@@ -16,16 +13,13 @@ use crate::args::MachineArgs;
 use crate::output;
 use crate::policy;
 use crate::progress::Drawn;
-use crate::{secrets, signals};
-
-/// The largest request that is read from standard input.
-const MAX_REQUEST: u64 = 1 << 20;
+use crate::{request, secrets, signals};
 
 /// Runs the verb.
 pub fn up(args: UpArgs) -> u8 {
     verb(args.json, async move {
         let home = Home::locate()?;
-        let request = request(&args)?;
+        let request = asked(&args)?;
         if args.policy.dry_run {
             return Ok(policy::print(&plan(&home, request)?.plan, args.json));
         }
@@ -34,7 +28,7 @@ pub fn up(args: UpArgs) -> u8 {
         let _ = reconcile::reconcile(&home)?;
         let progress = Drawn::new(args.quiet || args.json);
         let mut warnings = Vec::new();
-        let read = |request: &_| secrets::read_for(request, &mut warnings);
+        let read = |request: &CreateRequest| secrets::read(&request.secrets, &request.env, &mut warnings);
         let (sandbox, made) = sandboxes::create(&home, request, read, &progress).await?;
         drop(progress);
         secrets::warn(&warnings, args.quiet || args.json);
@@ -51,9 +45,9 @@ pub fn up(args: UpArgs) -> u8 {
     })
 }
 
-fn request(args: &UpArgs) -> Result<CreateRequest> {
+fn asked(args: &UpArgs) -> Result<CreateRequest> {
     if args.request.is_some() {
-        return read_request();
+        return request::all("echo '{\"name\": \"box\"}' | mvmctl up --request -");
     }
     let MachineArgs { image, cpus, memory, disk } = args.machine.clone();
     Ok(CreateRequest {
@@ -77,32 +71,6 @@ fn request(args: &UpArgs) -> Result<CreateRequest> {
         allow_missing: args.policy.allow_missing.clone(),
         ..CreateRequest::default()
     })
-}
-
-fn read_request() -> Result<CreateRequest> {
-    let invalid = |why: String| {
-        Error::new(ErrorCode::InvalidRequest, "cannot understand the request on standard input", why)
-            .hint("echo '{\"name\": \"box\"}' | mvmctl up --request -")
-    };
-    let mut text = String::new();
-    std::io::stdin().take(MAX_REQUEST).read_to_string(&mut text).map_err(|e| invalid(e.to_string()))?;
-    // The parser's message names the place, never a value.
-    serde_json::from_str(&text)
-        .map(|Object(request)| request)
-        .map_err(|e| invalid(format!("at line {}, column {}: {}", e.line(), e.column(), kind(&e))))
-}
-
-/// What is wrong with a request, without the text that is wrong: it may be a secret.
-fn kind(e: &serde_json::Error) -> String {
-    match e.classify() {
-        serde_json::error::Category::Data => {
-            let text = e.to_string();
-            let field = text.strip_prefix("unknown field ").and_then(|rest| rest.split(',').next());
-            field.map_or_else(|| "a value has another type than its field".to_owned(), |f| format!("unknown field {f}"))
-        }
-        serde_json::error::Category::Eof => "it ends too early".to_owned(),
-        _ => "it is no JSON".to_owned(),
-    }
 }
 
 async fn start(client: &Client, args: &UpArgs) -> Result<Job> {
