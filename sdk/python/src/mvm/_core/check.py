@@ -1,0 +1,216 @@
+"""Arguments: what is wrong with them is said before anything happens, and values are in no message."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import PurePath, PurePosixPath
+from typing import Any, NoReturn
+
+from .. import _errors
+from .._api import OnExpiry
+
+GuestPath = str | PurePosixPath
+HostPath = str | os.PathLike[str]
+Seconds = float | timedelta
+Argv = str | Sequence[str]
+
+# The largest number that the API takes for a count.
+MAX_COUNT = 2**32 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortSpec:
+    """A port of this host that shall lead into a sandbox.
+
+    `host_port` 0 takes a free one. `host` is the address to listen on; other than a loopback address it lets other
+    machines in.
+    """
+
+    guest_port: int
+    host_port: int
+    host: str = "127.0.0.1"
+    protocol: str = "tcp"
+
+
+def refuse(what: str, why: str, hint: str = "") -> NoReturn:
+    """An argument that makes no sense."""
+    raise _errors.InvalidRequest(what, why, hint=hint)
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def text(what: str, name: str, value: Any) -> str:
+    """A text without NUL that UTF-8 can say."""
+    if not isinstance(value, str):
+        refuse(what, f"{name} is a str, not {_kind(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        refuse(what, f"{name} has half a character in it, a lone surrogate")
+    return value
+
+
+def optional_text(what: str, name: str, value: Any) -> str | None:
+    """The same, or nothing."""
+    return None if value is None else text(what, name, value)
+
+
+def named(what: str, name: str, value: Any) -> str:
+    """A name or an id: a text that is not empty."""
+    if not text(what, name, value):
+        refuse(what, f"{name} is empty")
+    if "\0" in value:
+        refuse(what, f"there is a NUL in {name}")
+    if value.startswith("-"):
+        refuse(what, f"{name} begins with a hyphen, and nothing is called so")
+    return str(value)
+
+
+def flag(what: str, name: str, value: Any) -> bool:
+    """True or False, not what counts as them."""
+    if not isinstance(value, bool):
+        refuse(what, f"{name} is a bool, not {_kind(value)}")
+    return value
+
+
+def count(what: str, name: str, value: Any, *, least: int = 0, most: int = MAX_COUNT) -> int:
+    """A whole number in its bounds."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        refuse(what, f"{name} is an int, not {_kind(value)}")
+    if not least <= value <= most:
+        refuse(what, f"{name} is from {least} to {most}")
+    return value
+
+
+def optional_count(what: str, name: str, value: Any, *, least: int = 0, most: int = MAX_COUNT) -> int | None:
+    """The same, or nothing."""
+    return None if value is None else count(what, name, value, least=least, most=most)
+
+
+def milliseconds(what: str, name: str, value: Any) -> int:
+    """Seconds, or a `timedelta`, above zero; at least one millisecond."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        refuse(what, f"{name} is a number of seconds or a timedelta, not {_kind(value)}")
+    if not math.isfinite(seconds) or seconds <= 0 or seconds > 366 * 86_400:
+        refuse(what, f"{name} is above zero and at most a year", "it is in seconds")
+    return max(1, round(seconds * 1000))
+
+
+def optional_milliseconds(what: str, name: str, value: Any) -> int | None:
+    """The same, or nothing."""
+    return None if value is None else milliseconds(what, name, value)
+
+
+def since_1970(what: str, name: str, value: Any) -> int | None:
+    """A point in time: a `datetime`, or so many seconds (or a `timedelta`) ago."""
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        return max(0, round(value.timestamp() * 1000))
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        shown = f"{value[:40]!r}" if isinstance(value, str) else _kind(value)
+        refuse(what, f"{name} is a datetime, a timedelta or a number of seconds ago, not {shown}")
+    if not math.isfinite(seconds) or seconds < 0:
+        refuse(what, f"{name} is so long ago: not negative, and finite")
+    return max(0, round((datetime.now(timezone.utc).timestamp() - seconds) * 1000))
+
+
+def guest_path(what: str, value: Any, name: str = "the path") -> str:
+    """An absolute path of the guest, as text. What else is wrong with it the sandbox says."""
+    if isinstance(value, PurePath) and not isinstance(value, PurePosixPath):
+        refuse(what, f"{name} is of Windows, and a sandbox is none", "use a str or a PurePosixPath")
+    path = str(value) if isinstance(value, PurePosixPath) else value
+    if not isinstance(path, str):
+        refuse(what, f"{name} is a str or a PurePosixPath, not {_kind(value)}")
+    if not path.startswith("/"):
+        refuse(what, f"{name} is not absolute, and there is no directory that it could be relative to", "begin it with /")
+    return text(what, name, path)
+
+
+def host_path(what: str, value: Any, name: str = "the path") -> str:
+    """A path of the host, made absolute."""
+    try:
+        path = os.fspath(value)
+    except TypeError:
+        refuse(what, f"{name} is a str or a Path, not {_kind(value)}")
+    if not isinstance(path, str):
+        refuse(what, f"{name} is a str or a Path, not {_kind(path)}")
+    if not path or "\0" in path:
+        refuse(what, f"{name} is empty, or there is a NUL in it")
+    return os.path.abspath(text(what, name, path))
+
+
+def argv(what: str, value: Any) -> list[str]:
+    """A program and its arguments; a text is a line for the guest's `/bin/sh`."""
+    if isinstance(value, str):
+        return ["/bin/sh", "-c", text(what, "the command", value)]
+    if isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
+        refuse(what, f"a command is a list of str, or a str for /bin/sh -c, not {_kind(value)}")
+    said = [text(what, "an argument", item) for item in value]
+    if not said:
+        refuse(what, "a command has a program", 'such as ["python3", "-c", "print(1)"]')
+    return said
+
+
+def env(what: str, value: Any, name: str = "env") -> dict[str, str] | None:
+    """Variables by name."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        refuse(what, f"{name} is a mapping of str to str, not {_kind(value)}")
+    return {text(what, f"a name in {name}", key): text(what, f"a value in {name}", item) for key, item in value.items()}
+
+
+def texts(what: str, name: str, value: Any) -> list[str]:
+    """A list of texts, which one text is not."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        refuse(what, f"{name} is a list of str, not {_kind(value)}")
+    return [text(what, f"one of {name}", item) for item in value]
+
+
+def port(what: str, value: Any) -> dict[str, Any]:
+    """A port to forward, as the API takes it."""
+    if not isinstance(value, PortSpec):
+        refuse(what, f"a port is a PortSpec, not {_kind(value)}", "PortSpec(guest_port=8000, host_port=0)")
+    return {
+        "address": text(what, "host", value.host),
+        "host_port": count(what, "host_port", value.host_port, most=65535),
+        "guest_port": count(what, "guest_port", value.guest_port, least=1, most=65535),
+        "protocol": text(what, "protocol", value.protocol),
+    }
+
+
+def on_expiry(what: str, value: Any) -> str | None:
+    """What happens when the time is up."""
+    if value is None:
+        return None
+    try:
+        return OnExpiry(value).value
+    except ValueError:
+        refuse(what, f"on_expiry is one of {', '.join(one.value for one in OnExpiry)}")
+
+
+def ending(what: str, ttl: Any, lease: Any, owner: Any, expiry: Any) -> dict[str, Any]:
+    """How a sandbox ends when nobody ends it, as the API takes it: a lease unless something else is said."""
+    if lease is not None:
+        flag(what, "lease", lease)
+    infinite = isinstance(ttl, float) and math.isinf(ttl) and ttl > 0
+    if lease and ttl is not None:
+        refuse(what, "a sandbox ends with its client or after a time, not both", "leave out lease or ttl")
+    if expiry is not None and lease is not False and (ttl is None or infinite):
+        refuse(what, "on_expiry says what happens after a time, and no time was given", "give a ttl")
+    return {
+        "lease": lease if lease is not None else ttl is None,
+        "ttl_ms": None if infinite else optional_milliseconds(what, "ttl", ttl),
+        "no_ttl": infinite,
+        "on_expiry": on_expiry(what, expiry),
+        "owner": optional_text(what, "owner", owner),
+    }

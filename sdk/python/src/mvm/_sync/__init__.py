@@ -1,0 +1,1 @@
+"""The synchronous classes. All but `transport` is written from `mvm._async`."""

@@ -1,0 +1,184 @@
+# Written by `make sdk-types` from mvm/_async; changes here are lost.
+"""What is asked of this machine and not of one sandbox: snapshots, receipts, one-shot runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal, overload
+
+from .._api import Plan, Snapshot
+from .._core import commands, receipts, sandboxes
+from .._core.options import RunOptions
+from .._core.receipts import Opening, Receipt, Verification
+from .transport import Transport
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Snapshots:
+    """The snapshots of this user's home. Each holds the memory of a guest, and whatever secrets were in it."""
+
+    def list(self) -> tuple[Snapshot, ...]:
+        """All of them."""
+        return Transport().perform(sandboxes.snapshots())
+
+    def inspect(self, snapshot: str | Snapshot) -> Snapshot:
+        """One of them, by name or id; `damage` says whether it is whole."""
+        return Transport().perform(sandboxes.inspect_snapshot(snapshot))
+
+    def remove(self, snapshot: str | Snapshot) -> tuple[Snapshot, ...]:
+        """Removes one. What was restored from it goes on."""
+        return Transport().perform(sandboxes.remove_snapshot(snapshot))
+
+
+class Receipts:
+    """Receipts: signed statements of what ran, which anybody can check who has the public key.
+
+    mvmctl makes and checks them, in processes of its own.
+    """
+
+    def show(self, run_id: str, *, sandbox: str | None = None) -> Receipt:
+        """The receipt of a command that has ended, also after its sandbox is gone. `sandbox` tells copies apart, by id."""
+        return Transport().perform(receipts.show(run_id, sandbox))
+
+    def verify(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        keys: Iterable[str | os.PathLike[str]] | None = None,
+        proof: str | os.PathLike[str] | None = None,
+        opening: str | os.PathLike[str] | None = None,
+    ) -> Verification:
+        """Checks a receipt's file, and its place in the audit log if the proof is beside it.
+
+        Args:
+            path: the receipt.
+            keys: files with public keys in PEM, one of which has signed it; the keys of this home if left out.
+            proof: the proof's file; `PATH.tlog-proof` if left out.
+            opening: the file of an opening, which is checked against it.
+        """
+        return Transport().perform(receipts.verify(path, keys, proof, opening))
+
+    def open(self, path: str | os.PathLike[str], field: str, *, value: str | os.PathLike[str] | None = None) -> Opening:
+        """Proves one value behind a receipt of this home: `argv`, `env`, `stdin`, `stdout` or `stderr`.
+
+        `value` is a file with it, where the private record does not have it. The opening shows the value to whoever gets it.
+        """
+        return Transport().perform(receipts.open_field(path, field, value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult(commands.RunResultBase):
+    """How a one-shot run ended, what it wrote, and what it ran in."""
+
+    def receipt(self) -> Receipt:
+        """The receipt of the run: signed when it is first asked for."""
+        return Transport().perform(receipts.show(self.run_id, self.sandbox_id))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """What `gc` found."""
+
+    live: int
+    """Sandboxes that live."""
+    records_removed: int
+    """Sandboxes that were destroyed and are now forgotten."""
+
+
+def gc() -> Collected:
+    """Sets right what crashes left, and forgets the records of destroyed sandboxes."""
+    live, removed = Transport().perform(sandboxes.collect_garbage())
+    return Collected(live=live, records_removed=removed)
+
+
+@overload
+def run(argv: str | Sequence[str], *, dry_run: Literal[True], **options: Unpack[RunOptions]) -> Plan: ...
+
+
+@overload
+def run(
+    argv: str | Sequence[str], *, dry_run: Literal[False] = False, **options: Unpack[RunOptions]
+) -> RunResult: ...
+
+
+def run(
+    argv: str | Sequence[str],
+    *,
+    dry_run: bool = False,
+    image: str | None = None,
+    profile: str | None = None,
+    cpus: int | None = None,
+    memory_mib: int | None = None,
+    disk_mib: int | None = None,
+    env: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    user: str | None = None,
+    stdin: str | bytes | None = None,
+    timeout: float | timedelta | None = None,
+    max_output: int = commands.MAX_OUTPUT,
+    check: bool = False,
+    accept_risk: bool = False,
+    require: Sequence[str] = (),
+    allow_missing: Sequence[str] = (),
+    receipt: str | os.PathLike[str] | None = None,
+    mode: str | None = None,
+) -> RunResult | Plan:
+    """Runs one command in a fresh microVM, which is gone afterwards.
+
+    Args:
+        argv: program and arguments; a text is a line for the guest's `/bin/sh -c`.
+        dry_run: run nothing, and return the plan: what the policy says to it.
+        image: `debian` (the default) or `base`.
+        profile: the policy that decides: `restrictive`, `standard` (the default), `dev`, `permissive`, or one of your own.
+        cpus: virtual processors; 1 if left out.
+        memory_mib: memory in MiB; 256 if left out.
+        disk_mib: size of its disk in MiB; 4096 if left out.
+        env: variables. Nothing of this process's environment is passed on.
+        secrets: variables whose values are elsewhere, `env:VAR` or `file:PATH`, and are redacted in its output.
+        cwd: directory of the guest to start in.
+        user: user of the guest: name, uid, name:group or uid:gid.
+        stdin: what it reads; nothing if left out.
+        timeout: seconds after which it is killed and `Timeout` raised, with the result until then.
+        max_output: bytes of each output stream that are kept, the first ones; all are read and counted.
+        check: raise `CommandFailed` unless it ends with exit code 0.
+        accept_risk: you know that `permissive` refuses nothing.
+        require: layers of isolation that must apply besides the profile's.
+        allow_missing: layers that the profile demands and that may be missing.
+        receipt: a file of this host for its receipt; the proof that it is logged goes beside it (`.tlog-proof`).
+        mode: `live`, also if left out and `MVM_SDK_MODE` says nothing else.
+    """
+    request = commands.one_shot(
+        argv,
+        {
+            "dry_run": dry_run,
+            "image": image,
+            "profile": profile,
+            "cpus": cpus,
+            "memory_mib": memory_mib,
+            "disk_mib": disk_mib,
+            "env": env,
+            "secrets": secrets,
+            "cwd": cwd,
+            "user": user,
+            "stdin": stdin,
+            "timeout": timeout,
+            "max_output": max_output,
+            "check": check,
+            "accept_risk": accept_risk,
+            "require": require,
+            "allow_missing": allow_missing,
+            "receipt": receipt,
+        },
+    )
+    said = Transport(mode).perform(commands.run_once(request))
+    if isinstance(said, Plan):
+        return said
+    result = RunResult(**said)
+    commands.judged(result, check=request.check)
+    return result
