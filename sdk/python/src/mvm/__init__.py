@@ -60,6 +60,7 @@ from ._async.ports import AsyncPorts, AsyncSecrets
 from ._async.sandbox import AsyncSandbox
 from ._core.check import PortSpec
 from ._core.receipts import Opening, Receipt, Refusal, Verification
+from ._core.sandboxes import Collected, RemovedSnapshot
 from ._errors import (
     AlreadyExists,
     BackendUnsupported,
@@ -83,7 +84,7 @@ from ._errors import (
 from ._sync.commands import CommandResult, Commands, Job
 from ._sync.files import Files
 from ._sync.logs import Logs
-from ._sync.machine import Collected, Receipts, RunResult, Snapshots, gc, run
+from ._sync.machine import Receipts, RunResult, Snapshots, gc, run
 from ._sync.ports import Ports, Secrets
 from ._sync.sandbox import Sandbox
 
@@ -157,6 +158,7 @@ __all__ = [
     "Receipts",
     "Refusal",
     "Removed",
+    "RemovedSnapshot",
     "ResourceExhausted",
     "RestoreRefused",
     "RunResult",

@@ -32,9 +32,12 @@ class AsyncCommandResult(commands.ResultBase):
 class AsyncJob:
     """A command that goes on by itself: it survives this handle, this process, and a pause of its sandbox."""
 
-    def __init__(self, handle: AsyncHandle, run_id: str, offset: int, warnings: tuple[str, ...] = ()) -> None:
-        self._handle, self._run_id, self._offset = handle, run_id, offset
+    def __init__(self, handle: AsyncHandle, started: JobInfo, offset: int, warnings: tuple[str, ...] = ()) -> None:
+        """Not for callers: `commands.start` and `commands.attach` make jobs."""
+        self._handle, self._run_id, self._offset = handle, started.run_id, offset
         self._input: _live.Input | None = None
+        self.started = started
+        """What it was when this handle was made."""
         self.warnings = warnings
         """What there is to say about how its secrets are kept."""
 
@@ -231,7 +234,7 @@ class AsyncCommands:
             "idempotency_key": idempotency_key,
         }
         job, warnings = await self._handle.perform(commands.start(self._handle.target, argv, options))
-        return AsyncJob(self._handle, job.run_id, 0, warnings)
+        return AsyncJob(self._handle, job, 0, warnings)
 
     async def list(self) -> tuple[JobInfo, ...]:
         """The commands that were started in it, the first one first; of those that have ended only the latest are kept."""
@@ -241,4 +244,4 @@ class AsyncCommands:
         """Finds a command, to read its output from an offset on (in bytes of both streams together)."""
         offset = checked.count("cannot attach to the command", "offset", offset, most=2**63 - 1)
         job = await self._handle.perform(commands.describe(self._handle.target, run_id))
-        return AsyncJob(self._handle, job.run_id, offset)
+        return AsyncJob(self._handle, job, offset)

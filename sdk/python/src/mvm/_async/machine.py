@@ -12,6 +12,7 @@ from .._api import Plan, Snapshot
 from .._core import commands, receipts, sandboxes
 from .._core.options import RunOptions
 from .._core.receipts import Opening, Receipt, Verification
+from .._core.sandboxes import Collected, RemovedSnapshot
 from .transport import AsyncTransport
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class AsyncSnapshots:
         """One of them, by name or id; `damage` says whether it is whole."""
         return await AsyncTransport().perform(sandboxes.inspect_snapshot(snapshot))
 
-    async def remove(self, snapshot: str | Snapshot) -> tuple[Snapshot, ...]:
+    async def remove(self, snapshot: str | Snapshot) -> RemovedSnapshot:
         """Removes one. What was restored from it goes on."""
         return await AsyncTransport().perform(sandboxes.remove_snapshot(snapshot))
 
@@ -79,20 +80,9 @@ class AsyncRunResult(commands.RunResultBase):
         return await AsyncTransport().perform(receipts.show(self.run_id, self.sandbox_id))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Collected:
-    """What `gc` found."""
-
-    live: int
-    """Sandboxes that live."""
-    records_removed: int
-    """Sandboxes that were destroyed and are now forgotten."""
-
-
 async def async_gc() -> Collected:
     """Sets right what crashes left, and forgets the records of destroyed sandboxes."""
-    live, removed = await AsyncTransport().perform(sandboxes.collect_garbage())
-    return Collected(live=live, records_removed=removed)
+    return await AsyncTransport().perform(sandboxes.collect_garbage())
 
 
 @overload

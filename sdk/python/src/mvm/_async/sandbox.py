@@ -228,6 +228,11 @@ class AsyncSandbox:
         return self._made.target.name
 
     @property
+    def info(self) -> SandboxInfo:
+        """What it was when this handle was made."""
+        return self._made.info
+
+    @property
     def created(self) -> bool:
         """Whether this handle's call made it; False if it was connected to, or found by its idempotency key."""
         return self._made.created

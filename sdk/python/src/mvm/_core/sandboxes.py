@@ -20,6 +20,7 @@ from .._api import (
     State,
     Stats,
 )
+from .._codec import Record
 from . import check
 from .check import PortSpec
 from .steps import (
@@ -54,6 +55,26 @@ class Made:
     created: bool = False
     warnings: tuple[str, ...] = ()
     missing_secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedSnapshot(Record):
+    """A snapshot that is gone."""
+
+    id: str
+    """Its id."""
+    name: str
+    """Its name, free again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected(Record):
+    """What `gc` found."""
+
+    live: int
+    """Sandboxes that live."""
+    records_removed: int
+    """Sandboxes that were destroyed and are now forgotten."""
 
 
 def target(info: SandboxInfo) -> Target:
@@ -161,14 +182,9 @@ def listing(all: Any) -> Operation[tuple[SandboxInfo, ...]]:
     return Operation("list", {"all": all}, steps())
 
 
-def collect_garbage() -> Operation[tuple[int, int]]:
-    """Sets right what crashes left. Answers how many sandboxes live, and of how many dead ones the records were removed."""
-
-    def steps() -> Steps[tuple[int, int]]:
-        said = yield Invoke(("gc", "--json"))
-        return typed(int, said.get("live")), typed(int, said.get("records_removed"))
-
-    return Operation("gc", {}, steps())
+def collect_garbage() -> Operation[Collected]:
+    """Sets right what crashes left."""
+    return Operation("gc", {}, invoked(Collected, Invoke(("gc", "--json"))))
 
 
 def inspect(of: Target) -> Operation[Inspection]:
@@ -288,7 +304,12 @@ def snapshot(of: Target, name: Any) -> Operation[Snapshot]:
 
 def snapshots() -> Operation[tuple[Snapshot, ...]]:
     """All snapshots of this user's home."""
-    return _snapshots("snapshots.list", ("snapshot", "ls", "--json"), "snapshots", {})
+
+    def steps() -> Steps[tuple[Snapshot, ...]]:
+        said = yield Invoke(("snapshot", "ls", "--json"))
+        return typed(tuple[Snapshot, ...], said.get("snapshots"))
+
+    return Operation("snapshots.list", {}, steps())
 
 
 def inspect_snapshot(snapshot: Any) -> Operation[Snapshot]:
@@ -298,18 +319,16 @@ def inspect_snapshot(snapshot: Any) -> Operation[Snapshot]:
     return Operation("snapshots.inspect", {"snapshot": name}, invoked(Snapshot, step))
 
 
-def remove_snapshot(snapshot: Any) -> Operation[tuple[Snapshot, ...]]:
+def remove_snapshot(snapshot: Any) -> Operation[RemovedSnapshot]:
     """Removes one."""
     name = snapshot_name("cannot remove the snapshot", snapshot)
-    return _snapshots("snapshots.remove", ("snapshot", "rm", "--json", name), "removed", {"snapshot": name})
 
+    def steps() -> Steps[RemovedSnapshot]:
+        said = yield Invoke(("snapshot", "rm", "--json", name))
+        (removed,) = typed(tuple[RemovedSnapshot, ...], said.get("removed"))
+        return removed
 
-def _snapshots(name: str, args: tuple[str, ...], key: str, arguments: Mapping[str, Any]) -> Operation[tuple[Snapshot, ...]]:
-    def steps() -> Steps[tuple[Snapshot, ...]]:
-        said = yield Invoke(args)
-        return typed(tuple[Snapshot, ...], said.get(key))
-
-    return Operation(name, arguments, steps())
+    return Operation("snapshots.remove", {"snapshot": name}, steps())
 
 
 def forward(of: Target, spec: PortSpec) -> Operation[Port]:

@@ -13,6 +13,7 @@ from .._api import Plan, Snapshot
 from .._core import commands, receipts, sandboxes
 from .._core.options import RunOptions
 from .._core.receipts import Opening, Receipt, Verification
+from .._core.sandboxes import Collected, RemovedSnapshot
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Snapshots:
         """One of them, by name or id; `damage` says whether it is whole."""
         return Transport().perform(sandboxes.inspect_snapshot(snapshot))
 
-    def remove(self, snapshot: str | Snapshot) -> tuple[Snapshot, ...]:
+    def remove(self, snapshot: str | Snapshot) -> RemovedSnapshot:
         """Removes one. What was restored from it goes on."""
         return Transport().perform(sandboxes.remove_snapshot(snapshot))
 
@@ -80,20 +81,9 @@ class RunResult(commands.RunResultBase):
         return Transport().perform(receipts.show(self.run_id, self.sandbox_id))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Collected:
-    """What `gc` found."""
-
-    live: int
-    """Sandboxes that live."""
-    records_removed: int
-    """Sandboxes that were destroyed and are now forgotten."""
-
-
 def gc() -> Collected:
     """Sets right what crashes left, and forgets the records of destroyed sandboxes."""
-    live, removed = Transport().perform(sandboxes.collect_garbage())
-    return Collected(live=live, records_removed=removed)
+    return Transport().perform(sandboxes.collect_garbage())
 
 
 @overload
