@@ -1,0 +1,162 @@
+import { resolve } from 'node:path';
+import type { JobInfo } from './api.js';
+import {
+  type Abortable,
+  callback,
+  checked,
+  checkOptions,
+  commandOf,
+  content,
+  duration,
+  flag,
+  size,
+  terminalSize,
+  text,
+  textMap,
+  word,
+} from './check.js';
+import { CommandFailed, Timeout } from './errors.js';
+import type { Handle } from './handle.js';
+import { Job } from './job.js';
+import type { CommandArguments } from './operation.js';
+import { type CommandResult, inWords } from './results.js';
+
+/** Bytes of each output that a result keeps unless its caller says otherwise. */
+export const MAX_OUTPUT = 8 << 20;
+
+/** What a command may be given. */
+export interface CommandOptions extends Abortable {
+  /** It is killed with its whole tree after so many milliseconds. */
+  readonly timeoutMs?: number | undefined;
+  /** Variables, on top of the sandbox's. */
+  readonly env?: Readonly<Record<string, string>> | undefined;
+  /**
+   * Secrets that it has as variables: by name, where the value is, `env:VAR` (a variable of this process) or `file:PATH`.
+   * They are redacted in all that is kept of its output.
+   */
+  readonly secrets?: Readonly<Record<string, string>> | undefined;
+  /** Its working directory; the image's if left out. */
+  readonly cwd?: string | undefined;
+  /** The user that it runs as: name, uid, name:group or uid:gid; the image's if left out. */
+  readonly user?: string | undefined;
+}
+
+/** What a command whose end is waited for may be given. */
+export interface CapturedOptions extends CommandOptions {
+  /** Its standard input; none if left out. */
+  readonly stdin?: string | Uint8Array | undefined;
+  /** Bytes of each output that are kept, the first ones; 8 MiB if left out. The rest is read and counted. */
+  readonly maxOutput?: number | undefined;
+  /** Whether any end but exit code 0 is {@link CommandFailed}. */
+  readonly check?: boolean | undefined;
+  /** A file of the host for its receipt; the proof that it was logged goes beside it (`.tlog-proof`). */
+  readonly receipt?: string | undefined;
+}
+
+/** Options of {@link Commands.run}. */
+export interface RunCommandOptions extends CapturedOptions {
+  /** Is called with standard output as it comes. The command waits for a promise that it returns, and ends if it throws. */
+  readonly onStdout?: ((text: string) => unknown) | undefined;
+  /** The same for standard error. */
+  readonly onStderr?: ((text: string) => unknown) | undefined;
+}
+
+/** Options of {@link Commands.start}. */
+export interface StartOptions extends CommandOptions {
+  /** Whether input will be written; otherwise it reads nothing. */
+  readonly stdin?: boolean | undefined;
+  /** Give it a terminal of this size. */
+  readonly tty?: { readonly rows: number; readonly cols: number } | undefined;
+  /** A repeated start with this key starts nothing, and returns the job that the first one started. */
+  readonly idempotencyKey?: string | undefined;
+}
+
+export const COMMAND = { timeoutMs: duration, env: textMap, secrets: textMap, cwd: text, user: text };
+export const CAPTURED = { ...COMMAND, stdin: content, maxOutput: size, check: flag, receipt: word };
+const RUN = { ...CAPTURED, onStdout: callback, onStderr: callback };
+const START = { ...COMMAND, stdin: flag, tty: terminalSize, idempotencyKey: text };
+
+/** The parts of options that every command has. */
+export function commandArguments(argv: readonly string[], options: CommandOptions): CommandArguments {
+  const { timeoutMs, env, secrets, cwd, user } = options;
+  return { argv, timeoutMs: timeoutMs === undefined ? undefined : Math.ceil(timeoutMs), env, secrets, cwd, user };
+}
+
+/** The parts of options that every command has whose end is waited for. */
+export function capturedArguments({ stdin, maxOutput = MAX_OUTPUT, receipt }: CapturedOptions) {
+  return {
+    stdin: typeof stdin === 'string' ? Buffer.from(stdin) : stdin,
+    maxOutput,
+    receipt: receipt === undefined ? undefined : resolve(receipt),
+  };
+}
+
+/** Throws what a result is by its caller's wish. */
+export function settled<Result extends CommandResult>(result: Result, options: CapturedOptions): Result {
+  const what = 'the command did not succeed';
+  if (result.timedOut) {
+    const hint = 'give it more with timeoutMs; what it wrote is in the result';
+    throw new Timeout({ what, why: 'its time was up, and it was killed with its whole tree', hint }, result);
+  }
+  if (options.check && !result.ok) {
+    throw new CommandFailed({ what, why: inWords(result), hint: 'what it wrote is in the result' }, result);
+  }
+  return result;
+}
+
+/** Commands in a sandbox. */
+export class Commands {
+  readonly #handle: Handle;
+
+  /** @internal */
+  constructor(handle: Handle) {
+    this.#handle = handle;
+  }
+
+  /**
+   * Runs a command to its end: a program and its arguments, or a text for `/bin/sh -c`. It ends with its caller.
+   *
+   * One that could not be started is a result with `notStarted`.
+   *
+   * @throws {Timeout} if its time was up, with its result.
+   * @throws {CommandFailed} if `check` is set and it did not end with exit code 0, with its result.
+   */
+  async run(argv: readonly string[] | string, options: RunCommandOptions = {}): Promise<CommandResult> {
+    const what = 'run the command';
+    const command = commandOf(what, argv);
+    checkOptions(what, options, RUN);
+    const { onStdout, onStderr } = options;
+    const given = { ...commandArguments(command, options), ...capturedArguments(options), onStdout, onStderr };
+    return settled(await this.#handle.perform('commands.run', given, options), options);
+  }
+
+  /** Starts a command that goes on by itself, until it or the sandbox ends. */
+  async start(argv: readonly string[] | string, options: StartOptions = {}): Promise<Job> {
+    const what = 'start the command';
+    const command = commandOf(what, argv);
+    checkOptions(what, options, START);
+    const { stdin = false, tty, idempotencyKey } = options;
+    const given = { ...commandArguments(command, options), stdin, tty, idempotencyKey };
+    const { runId } = await this.#handle.perform('commands.start', given, options);
+    return new Job(this.#handle, runId);
+  }
+
+  /** All commands since the sandbox's supervisor started, the oldest first. */
+  async list(options: Abortable = {}): Promise<readonly JobInfo[]> {
+    checkOptions('list the commands', options, {});
+    return this.#handle.perform('commands.list', {}, options);
+  }
+
+  /**
+   * A command that was started before, also by another client. Its output is read from `offset` on.
+   *
+   * @throws {NotFound} if there is none with this run id.
+   */
+  async attach(runId: string, options: { readonly offset?: number | undefined } & Abortable = {}): Promise<Job> {
+    const what = 'attach to the job';
+    checked(what, 'the run id', runId, word);
+    checkOptions(what, options, { offset: size });
+    await this.#handle.perform('job.info', { runId }, options);
+    return new Job(this.#handle, runId, options.offset);
+  }
+}

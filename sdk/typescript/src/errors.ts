@@ -1,0 +1,193 @@
+import type { Denial, ErrorCode } from './api.js';
+import type { CommandResult } from './results.js';
+
+/** What an error says. */
+export interface ErrorFields {
+  /** What could not be done. */
+  readonly what: string;
+  /** The cause. */
+  readonly why: string;
+  /** What to do about it; may be empty. */
+  readonly hint?: string;
+  /** The Linux error number behind it, where there is one. */
+  readonly errno?: number | null;
+  /** The capability that is missing, for {@link BackendUnsupported}. */
+  readonly capability?: string | null;
+  /** Every reason why a policy refused it, for {@link PolicyDenied}. */
+  readonly denials?: readonly Denial[];
+}
+
+/**
+ * Everything that goes wrong in mvm. There is one class for each code; the fields are the same in all of them.
+ *
+ * The message is `what: why`, then the hint on a line of its own. No error holds the value of a secret or of a variable,
+ * a command's input or its output.
+ */
+export abstract class MvmError extends Error {
+  /** Stable: scripts may depend on it. It is also the class's name. */
+  abstract readonly code: ErrorCode;
+  /** What could not be done. */
+  readonly what: string;
+  /** The cause. */
+  readonly why: string;
+  /** What to do about it; may be empty. */
+  readonly hint: string;
+  /** The Linux error number behind it, where there is one. */
+  readonly errno: number | null;
+  /** The capability that is missing, for {@link BackendUnsupported}. */
+  readonly capability: string | null;
+  /** Every reason why a policy refused it, for {@link PolicyDenied}. */
+  readonly denials: readonly Denial[];
+
+  constructor(fields: ErrorFields) {
+    super(`${fields.what}: ${fields.why}${fields.hint ? `\n  try: ${fields.hint}` : ''}`);
+    this.what = fields.what;
+    this.why = fields.why;
+    this.hint = fields.hint ?? '';
+    this.errno = fields.errno ?? null;
+    this.capability = fields.capability ?? null;
+    this.denials = fields.denials ?? [];
+  }
+
+  override get name(): string {
+    return this.code;
+  }
+}
+
+/** A command failed, and its caller had asked for that to be an error. */
+export class CommandFailed extends MvmError {
+  readonly code = 'CommandFailed';
+  /** How it ended. */
+  readonly result: CommandResult;
+
+  constructor(fields: ErrorFields, result: CommandResult) {
+    super(fields);
+    this.result = result;
+  }
+}
+
+/** A deadline passed. */
+export class Timeout extends MvmError {
+  readonly code = 'Timeout';
+  /** What the command had written until it was killed; null where a wait ran out and nothing was killed. */
+  readonly result: CommandResult | null;
+
+  constructor(fields: ErrorFields, result: CommandResult | null = null) {
+    super(fields);
+    this.result = result;
+  }
+}
+
+/** The policy refused it, for the reasons in `denials`. */
+export class PolicyDenied extends MvmError {
+  readonly code = 'PolicyDenied';
+}
+
+/** It is not legal in the sandbox's present state. */
+export class InvalidState extends MvmError {
+  readonly code = 'InvalidState';
+}
+
+/** The sandbox is there, but its machine or its supervisor cannot be reached. */
+export class SandboxUnavailable extends MvmError {
+  readonly code = 'SandboxUnavailable';
+}
+
+/** There is no such thing. */
+export class NotFound extends MvmError {
+  readonly code = 'NotFound';
+}
+
+/** The name is taken. */
+export class AlreadyExists extends MvmError {
+  readonly code = 'AlreadyExists';
+}
+
+/** A file operation failed, in the guest or on the host; `errno` says how. */
+export class FileError extends MvmError {
+  readonly code = 'FileError';
+}
+
+/** Memory, disk, processes or something else that is bounded ran out. */
+export class ResourceExhausted extends MvmError {
+  readonly code = 'ResourceExhausted';
+}
+
+/** This host or its backend cannot do that; `capability` names what is missing. */
+export class BackendUnsupported extends MvmError {
+  readonly code = 'BackendUnsupported';
+}
+
+/** What was saved does not match what it would be restored on. */
+export class RestoreRefused extends MvmError {
+  readonly code = 'RestoreRefused';
+}
+
+/** Two parts of mvm share no version. */
+export class Incompatible extends MvmError {
+  readonly code = 'Incompatible';
+}
+
+/** The call has no meaning in a recording. */
+export class NotRecordable extends MvmError {
+  readonly code = 'NotRecordable';
+}
+
+/** The handle was closed before. */
+export class ClosedHandle extends MvmError {
+  readonly code = 'ClosedHandle';
+}
+
+/** The connection to a sandbox broke, or what came over it makes no sense. */
+export class TransportError extends MvmError {
+  readonly code = 'TransportError';
+  /** Whether the call may be made again without doing something twice. */
+  readonly retryable: boolean;
+
+  constructor(fields: ErrorFields, retryable = false) {
+    super(fields);
+    this.retryable = retryable;
+  }
+}
+
+/** An argument is wrong. Nothing was done. */
+export class InvalidRequest extends MvmError {
+  readonly code = 'InvalidRequest';
+}
+
+/** A defect in mvm, or a host that behaves as no host should. */
+export class Internal extends MvmError {
+  readonly code = 'Internal';
+}
+
+const SIMPLE = {
+  PolicyDenied,
+  InvalidState,
+  SandboxUnavailable,
+  NotFound,
+  AlreadyExists,
+  FileError,
+  ResourceExhausted,
+  BackendUnsupported,
+  RestoreRefused,
+  Incompatible,
+  NotRecordable,
+  ClosedHandle,
+  InvalidRequest,
+  Internal,
+};
+
+/** The error of this code. */
+export function errorOf(code: ErrorCode, fields: ErrorFields): MvmError {
+  switch (code) {
+    case 'Timeout':
+      return new Timeout(fields);
+    case 'TransportError':
+      return new TransportError(fields);
+    // Nobody but this SDK raises it, with its result.
+    case 'CommandFailed':
+      return new Internal(fields);
+    default:
+      return new SIMPLE[code](fields);
+  }
+}

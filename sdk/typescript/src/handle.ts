@@ -1,0 +1,38 @@
+import type { Abortable } from './check.js';
+import { ClosedHandle } from './errors.js';
+import type { ArgumentsOf, OperationName, ResultOf, Target, Transport } from './operation.js';
+
+/** What all parts of a sandbox's handle share: which sandbox it is, and whether the handle is still open. */
+export class Handle {
+  readonly target: Target;
+  readonly transport: Transport;
+  #closed = '';
+
+  constructor(transport: Transport, target: Target) {
+    this.transport = transport;
+    this.target = target;
+  }
+
+  get closed(): boolean {
+    return this.#closed !== '';
+  }
+
+  /** From now on every call is refused, and says why. */
+  close(why: string): void {
+    this.#closed ||= why;
+  }
+
+  /** Performs an operation of this sandbox. */
+  async perform<Name extends OperationName>(
+    name: Name,
+    given: ArgumentsOf<Name>,
+    { signal }: Abortable = {},
+  ): Promise<ResultOf<Name>> {
+    if (this.closed) {
+      const what = `cannot use the sandbox ${this.target.name}`;
+      const hint = `Sandbox.connect('${this.target.name}') makes another handle, if it is still there`;
+      throw new ClosedHandle({ what, why: this.#closed, hint });
+    }
+    return this.transport.perform({ name, arguments: given, sandbox: this.target, signal });
+  }
+}

@@ -1,0 +1,88 @@
+/**
+ * Secrets by reference, `env:VAR` or `file:PATH`, read in this process for the one command that gets them. The rules are
+ * mvmctl's; how long a value may be the sandbox says. A value is in no error.
+ *
+ * @module
+ */
+
+import { constants } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { FileError, InvalidRequest, NotFound } from '../errors.js';
+
+const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
+const WORD = /^(?:[a-z]+|[0-9]+|\s+)$/;
+/** One that is longer is refused; more need not be read. */
+const MAX_VALUE = 64 << 10;
+const HINT = 'a secret is a reference: env:VAR, a variable of this process, or file:PATH';
+
+/** Values by name, and what there is to say about how they are kept. */
+export interface Secrets {
+  readonly values: Readonly<Record<string, string>>;
+  readonly warnings: readonly string[];
+}
+
+/** Reads what the references name. */
+export async function readSecrets(references: Readonly<Record<string, string>> = {}): Promise<Secrets> {
+  const values: [string, string][] = [];
+  const warnings: string[] = [];
+  for (const [name, reference] of Object.entries(references)) {
+    if (!NAME.test(name)) {
+      const why = "its name is no variable's: letters, digits and _, not a digit first, at most 128 bytes";
+      throw new InvalidRequest({ what: 'cannot use a secret', why, hint: HINT });
+    }
+    const { value, exposed } = await readValue(`cannot use the secret ${name}`, reference);
+    if (exposed) warnings.push(`the secret ${name} is in a file that others may read: ${exposed} (chmod 600)`);
+    if (WORD.test(value)) {
+      warnings.push(`the secret ${name} looks like a word: where it is redacted it shows itself`);
+    }
+    values.push([name, value]);
+  }
+  // So that one called __proto__ is one like the others.
+  return { values: Object.fromEntries(values), warnings };
+}
+
+async function readValue(what: string, reference: string): Promise<{ value: string; exposed: string }> {
+  const [, kind, place = ''] = /^(env|file):(.*)$/s.exec(reference) ?? [];
+  if (kind === 'file' && place !== '' && !place.includes('\0')) return fileValue(what, resolve(place));
+  if (kind !== 'env' || !NAME.test(place)) {
+    throw new InvalidRequest({ what, why: 'its value may not be given here, only where it is', hint: HINT });
+  }
+  const value = process.env[place];
+  if (value === undefined) throw new NotFound({ what, why: `the variable ${place} is not set`, hint: HINT });
+  return { value, exposed: '' };
+}
+
+async function fileValue(what: string, path: string): Promise<{ value: string; exposed: string }> {
+  let file: FileHandle | undefined;
+  try {
+    // Not blocked by a pipe, which is refused below.
+    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const found = await file.stat();
+    if (!found.isFile()) throw new InvalidRequest({ what, why: `${path} is no regular file`, hint: HINT });
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(MAX_VALUE + 3), 0, MAX_VALUE + 3, 0);
+    const value = decode(what, buffer.subarray(0, bytesRead)).replace(/\r?\n$/, '');
+    return { value, exposed: found.mode & 0o077 ? path : '' };
+  } catch (failure) {
+    throw fileFailure(`${what}: ${path}`, failure);
+  } finally {
+    await file?.close();
+  }
+}
+
+function decode(what: string, bytes: Buffer): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    const why = 'its value is not UTF-8, and variables are text';
+    throw new InvalidRequest({ what, why, hint: 'encode it, for instance in base64' });
+  }
+}
+
+/** What a failed call of the host's file system is. */
+export function fileFailure(what: string, failure: unknown): unknown {
+  const { errno, code } = failure as NodeJS.ErrnoException;
+  if (typeof errno !== 'number' || code === undefined) return failure;
+  const fields = { what, why: code, hint: 'check the path, and that you may use it', errno: Math.abs(errno) };
+  return code === 'ENOENT' ? new NotFound(fields) : new FileError(fields);
+}
