@@ -27,7 +27,8 @@ export async function findBinary(env: NodeJS.ProcessEnv = process.env): Promise<
 }
 
 function onPath(path = ''): string[] {
-  return path.split(delimiter).flatMap((folder) => (folder === '' ? [] : [join(folder, 'mvmctl')]));
+  const folders = new Set(path.split(delimiter).filter((folder) => folder !== ''));
+  return [...folders].map((folder) => join(folder, 'mvmctl'));
 }
 
 async function isProgram(path: string): Promise<boolean> {

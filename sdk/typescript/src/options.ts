@@ -86,7 +86,6 @@ export function endOf(what: string, { ttlMs, owner, onExpiry, lease = ttlMs === 
     refuse(what, 'a sandbox ends with its client or after a time, not both', 'leave out lease or ttlMs');
   }
   const noTtl = ttlMs === Number.POSITIVE_INFINITY;
-  if (noTtl && !owner) refuse(what, 'without a time to live somebody must answer for it', 'say who with owner');
   return { lease, ttlMs: noTtl || ttlMs === undefined ? null : Math.ceil(ttlMs), noTtl, owner, onExpiry };
 }
 
