@@ -12,7 +12,7 @@ import {
   text,
   word,
 } from './check.js';
-import { FileError } from './errors.js';
+import { MvmError } from './errors.js';
 import type { Handle } from './handle.js';
 
 /** What a file can be written from: all of it, or pieces as they come. A stream of Node's is one of these. */
@@ -135,7 +135,8 @@ export class Files {
       await this.stat(path, options);
       return true;
     } catch (failure) {
-      if (failure instanceof FileError && (failure.errno === ENOENT || failure.errno === ENOTDIR)) return false;
+      // Without a number it is the sandbox that is not found.
+      if (failure instanceof MvmError && (failure.errno === ENOENT || failure.errno === ENOTDIR)) return false;
       throw failure;
     }
   }

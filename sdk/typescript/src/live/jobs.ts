@@ -7,7 +7,7 @@
 import { once } from 'node:events';
 import { type ClientRequest, type IncomingMessage, request as open } from 'node:http';
 import { jobEvent, jobInfo, jobResult } from '../api.js';
-import { TransportError } from '../errors.js';
+import { InvalidState, MvmError, TransportError } from '../errors.js';
 import type { Input, Operation } from '../operation.js';
 import { call, events, targetOf, tell } from './api.js';
 import { unlessLost } from './commands.js';
@@ -87,7 +87,9 @@ class OpenInput implements Input {
     const sent = new Promise<void>((resolve, reject) => {
       this.#request.write(data, (failure) => (failure ? reject(failure) : resolve()));
     });
-    await this.#during(sent, signal, null);
+    if (await this.#during(sent, signal, null)) {
+      throw new InvalidState({ what: 'cannot write to the job', why: 'it has ended or closed its input' });
+    }
   }
 
   async end(signal?: AbortSignal): Promise<void> {
@@ -98,8 +100,8 @@ class OpenInput implements Input {
     );
   }
 
-  /** Waits for something, or for an answer, which may come before and then says that there is no more to send. */
-  async #during(work: Promise<unknown>, signal?: AbortSignal, limitMs: number | null = ANSWER_MS): Promise<void> {
+  /** Waits for something, or for an answer, which may come before: then there is no more to send, and this is true. */
+  async #during(work: Promise<unknown>, signal?: AbortSignal, limitMs: number | null = ANSWER_MS): Promise<boolean> {
     const stop = new Stop(signal, limitMs);
     const stopped = new Promise<never>((_, reject) => {
       stop.signal.addEventListener('abort', () => reject(stop.signal.reason), { once: true });
@@ -109,6 +111,7 @@ class OpenInput implements Input {
     try {
       const over = await Promise.race([work.then(() => undefined), this.#answered, stopped]);
       if (over) await refusalOf(over);
+      return over !== undefined;
     } catch (failure) {
       this.#request.destroy();
       throw stop.signal.aborted ? failure : lost(failure);
@@ -121,6 +124,6 @@ class OpenInput implements Input {
 
 function lost(failure: unknown): unknown {
   const { code } = failure as NodeJS.ErrnoException;
-  if (failure instanceof TransportError || code === undefined) return failure;
+  if (failure instanceof MvmError || code === undefined) return failure;
   return new TransportError({ what: 'cannot send the input', why: code, hint: 'the command may have ended' });
 }
