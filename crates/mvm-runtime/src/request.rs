@@ -71,6 +71,8 @@ pub fn as_in_snapshot(request: CreateRequest, saved: &CreateRequest) -> Result<C
         return Err(invalid("image and shape are the snapshot's", "leave out image, cpus, memory and disk"));
     }
     let profile = match (request.profile.as_str(), request.disk_only) {
+        // The disk alone holds nothing of what was started under the other one.
+        ("", true) if policy::bound().is_some() => String::new(),
         ("", _) => saved.profile.clone(),
         (asked, false) if asked != profile_name(&saved.profile) => {
             let why = "memory goes on under the profile that it was saved under";
@@ -148,9 +150,7 @@ pub fn complete(home: &Home, mut request: CreateRequest) -> Result<CreateRequest
     }
     request.secrets = complete_secrets(&request.secrets, &request.env)?;
     supervisor::check_ports(home, &request.ports)?;
-    if request.profile.is_empty() {
-        request.profile = policy::DEFAULT_PROFILE.into();
-    }
+    request.profile = policy::or_default(request.profile);
     let profile = request.profile.clone();
     complete_end(&mut request, || Ok(policy::load(&profile)?.limits.ttl))?;
     let CreateRequest { image, cpus, memory_mib, disk_bytes, .. } = &mut request;
@@ -166,9 +166,7 @@ pub fn complete_run(mut request: RunRequest) -> Result<RunRequest> {
         .and_then(|()| check_env(env, &SecretValues::new()))
         .map_err(|why| Error::new(ErrorCode::InvalidRequest, WHAT, why))?;
     request.secrets = complete_secrets(&request.secrets, &request.env)?;
-    if request.profile.is_empty() {
-        request.profile = policy::DEFAULT_PROFILE.into();
-    }
+    request.profile = policy::or_default(request.profile);
     let RunRequest { image, cpus, memory_mib, disk_bytes, .. } = &mut request;
     complete_machine(image, cpus, memory_mib, disk_bytes);
     Ok(request)

@@ -66,7 +66,8 @@ pub struct RunRequest {
 /// Decides about a run or a sandbox on this host, before anything of it happens.
 pub fn decide(home: &Home, operation: Operation, ask: &Ask<'_>, profile: Profile) -> Result<Policy> {
     let host = Host::load(home)?;
-    Policy::decide(operation, &Ask { layers: &host.layers, ..ask.clone() }, profile)
+    let bound = policy::bound();
+    Policy::decide(operation, &Ask { layers: &host.layers, bound: bound.as_deref(), ..ask.clone() }, profile)
 }
 
 /// How a run ended.

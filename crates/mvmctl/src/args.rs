@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use mvm_runtime::units::{parse_duration, parse_size};
 
 use crate::evidence::args::{AuditCommand, KeyCommand, ReceiptCommand};
@@ -156,9 +156,20 @@ pub enum Command {
     mvmctl run -- python3 -c 'print(1 + 1)'\n  echo hi | mvmctl run -i -- tr a-z A-Z\n  \
     mvmctl run --timeout 10s --memory 512M -- ./untrusted.sh\n  mvmctl run -it -- bash\n  \
     mvmctl run --profile restrictive -- python3 generated.py\n  \
-    mvmctl run --secret API_TOKEN=file:token.txt -- ./upload.py"
+    mvmctl run --secret API_TOKEN=file:token.txt -- ./upload.py\n  \
+    mvmctl run --mode live --profile restrictive ./agent.py\n\nWith --mode live the script is not sandboxed: it runs on \
+    this host, with the interpreter for its ending (.py, .ts, .mts, .js, .mjs) and with all that you may do. The \
+    sandboxes that it makes are. Its exit status is mvmctl's. With --profile they are made under that profile and no \
+    other (MVM_PROFILE); with --receipt, a directory, there is a receipt of each command that its SDK has run.",
+    override_usage = "mvmctl run [OPTIONS] -- <CMD>...\n       mvmctl run --mode live [OPTIONS] <SCRIPT> [ARG]..."
 )]
 pub struct RunArgs {
+    /// Run a script that uses an SDK, on this host, instead of a command in a microVM
+    #[arg(long, value_enum, conflicts_with_all = [
+        "image", "cpus", "memory", "disk", "accept_risk", "require", "allow_missing", "dry_run", "timeout", "env", "given",
+        "no_redact", "cwd", "user", "interactive", "tty", "max_output", "json", "no_template", "request",
+    ])]
+    pub mode: Option<Mode>,
     #[command(flatten)]
     pub machine: MachineArgs,
     #[command(flatten)]
@@ -196,7 +207,8 @@ pub struct RunArgs {
     /// Print nothing but the command's output and errors
     #[arg(long, short)]
     pub quiet: bool,
-    /// Have what ran signed, and write the receipt there; the proof that it is in the audit log goes into FILE.tlog-proof
+    /// Have what ran signed, and write the receipt there; the proof that it is in the audit log goes into FILE.tlog-proof.
+    /// With --mode live a directory for the receipts of all commands
     #[arg(long, value_name = "FILE")]
     pub receipt: Option<PathBuf>,
     /// Boot the machine afresh instead of cloning a saved one; slow, for comparison
@@ -209,9 +221,23 @@ pub struct RunArgs {
         "cwd", "user", "max_output", "command",
     ])]
     pub request: Option<String>,
-    /// The command and its arguments, after --
-    #[arg(required_unless_present = "request", value_name = "CMD", last = true)]
+    /// The command and its arguments, after --; with --mode live the script and its arguments
+    #[arg(required_unless_present = "request", value_name = "CMD", trailing_var_arg = true)]
     pub command: Vec<String>,
+}
+
+impl RunArgs {
+    /// Whether the command stands after --. It is the end of this process's arguments.
+    pub fn is_behind_dashes(&self) -> bool {
+        std::env::args_os().rev().nth(self.command.len()).is_some_and(|before| before == "--")
+    }
+}
+
+/// What else can be run than a command in a microVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// A script on this host, which makes sandboxes
+    Live,
 }
 
 /// The machine to run in.

@@ -5,6 +5,7 @@ mod bench;
 mod commands;
 mod doctor;
 mod evidence;
+mod live;
 mod output;
 mod policy;
 mod progress;

@@ -15,9 +15,10 @@ use crate::output;
 /// What may run, and who says so.
 #[derive(Debug, Args, Clone)]
 pub struct PolicyArgs {
-    /// The profile that decides what is allowed: restrictive, standard, dev, permissive, or one of your own
-    #[arg(long, value_name = "NAME", default_value = policy::DEFAULT_PROFILE, value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub profile: String,
+    /// The profile that decides what is allowed: restrictive, standard, dev, permissive, or one of your own [default: standard;
+    /// where $MVM_PROFILE is set, that one, and no other is used]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub profile: Option<String>,
     /// Say that you know that the profile refuses next to nothing (permissive)
     #[arg(long)]
     pub accept_risk: bool,

@@ -2,11 +2,19 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use mvm_runtime::home::unique;
 use mvm_runtime::{Error, ErrorCode, Result};
 use rustix::fs::{Access, access};
+
+/// Makes a directory, private if it is new, and refuses one in which nothing can be made.
+pub fn prepare_directory(dir: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|e| Error::io(what(dir), e))?;
+    access(dir, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| Error::io(what(dir), e))
+}
 
 /// Refuses what [`replace`] would: a link, a device, a pipe, a directory, and a place where nothing can be made. What is not
 /// there yet is fine.

@@ -69,7 +69,7 @@ async fn forward(sender: &mpsc::Sender<Control>) {
 }
 
 /// Ends the process as a signal would, and what it was building with it. Its machines die with it.
-fn end_now(signal: u8) -> ! {
+pub fn end_now(signal: u8) -> ! {
     terminal::restore();
     mvm_runtime::home::abandon();
     std::process::exit(128 + i32::from(signal));

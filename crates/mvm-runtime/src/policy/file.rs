@@ -32,6 +32,16 @@ pub fn directory() -> Option<PathBuf> {
     config.filter(|config| config.is_absolute()).map(|config| config.join("mvm/profiles"))
 }
 
+/// The profile that the environment demands of all sandboxes that are made in it, if it does: `$MVM_PROFILE`.
+pub fn bound() -> Option<String> {
+    std::env::var_os("MVM_PROFILE").filter(|name| !name.is_empty()).map(|name| name.to_string_lossy().into_owned())
+}
+
+/// This name; if it is empty the profile that holds where none is named.
+pub fn or_default(name: String) -> String {
+    if name.is_empty() { bound().unwrap_or_else(|| DEFAULT_PROFILE.into()) } else { name }
+}
+
 /// The names of all profiles: the built-in ones, then the user's in alphabetical order.
 pub fn names() -> Vec<String> {
     let entries = directory().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();

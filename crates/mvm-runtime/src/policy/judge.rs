@@ -3,7 +3,7 @@
 use mvm_wire::api::{Denial, Enforced, PlanLine, PortRequest};
 
 use super::profile::{Directories, Names, Ports, Profile};
-use super::rules::PORTS_FORWARD;
+use super::rules::{PORTS_FORWARD, PROFILE_ACKNOWLEDGED, PROFILE_BOUND};
 use super::{Ask, missing, required};
 use crate::text::harmless;
 use crate::units;
@@ -42,9 +42,20 @@ impl<'a> Judge<'a> {
     }
 
     /// Whether the profile may be used.
-    pub fn profile(&mut self, accept_risk: bool) {
-        const RULE: &str = "profile.acknowledged";
-        match (self.profile.acknowledge, accept_risk) {
+    pub fn profile(&mut self, ask: &Ask<'_>) {
+        const RULE: &str = PROFILE_ACKNOWLEDGED;
+        match ask.bound {
+            Some(bound) if bound != self.profile.name => self.deny(
+                PROFILE_BOUND,
+                format!("is not {bound}, the only one that MVM_PROFILE allows here"),
+                format!(
+                    "name no profile, or {bound}; of a snapshot under another one take only the disk (--disk-only)"
+                ),
+            ),
+            Some(_) => self.line(PROFILE_BOUND, "it is the one that MVM_PROFILE demands"),
+            None => {}
+        }
+        match (self.profile.acknowledge, ask.accept_risk) {
             (true, false) => self.deny(
                 RULE,
                 "refuses next to nothing, and nobody said that this is known",

@@ -17,9 +17,9 @@ use sha2::{Digest, Sha256};
 use utoipa::PartialSchema;
 use utoipa::openapi::{RefOr, Schema};
 
-pub use file::{check, directory, load, names, parse};
+pub use file::{bound, check, directory, load, names, or_default, parse};
 pub use profile::{BUILT_IN, Directories, NO_NETWORK, Names, Ports, Profile, built_in, mandatory};
-pub use rules::{PORTS_FORWARD, RULES, Rule, find};
+pub use rules::{PORTS_FORWARD, PROFILE_ACKNOWLEDGED, RULES, Rule, find};
 
 use crate::error::{Error, Result};
 use crate::text::harmless;
@@ -90,6 +90,8 @@ impl Operation {
 pub struct Ask<'a> {
     /// The caller knows what the profile does not refuse.
     pub accept_risk: bool,
+    /// The profile that the caller's environment demands, if it does.
+    pub bound: Option<&'a str>,
     /// Names of environment variables.
     pub env: Vec<&'a str>,
     /// Names of secrets.
@@ -203,7 +205,7 @@ pub fn admit(operation: Operation, ask: &Ask<'_>, profile: &Profile) -> Plan {
 
 fn admit_under(operation: Operation, ask: &Ask<'_>, profile: &Profile, profile_digest: String) -> Plan {
     let mut judge = judge::Judge::new(profile);
-    judge.profile(ask.accept_risk);
+    judge.profile(ask);
     match operation {
         Operation::Run => {
             judge.command(ask);
@@ -234,6 +236,13 @@ fn admit_under(operation: Operation, ask: &Ask<'_>, profile: &Profile, profile_d
         enforced,
         allowed_missing: sorted(ask.allow_missing),
     }
+}
+
+/// Why a profile may not be used, whatever is asked of it; nothing if it may.
+pub fn unusable(ask: &Ask<'_>, profile: &Profile) -> Vec<Denial> {
+    let mut judge = judge::Judge::new(profile);
+    judge.profile(ask);
+    judge.verdict().1
 }
 
 /// The refusal, if a plan is one.

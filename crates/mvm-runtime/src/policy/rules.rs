@@ -13,16 +13,26 @@ pub struct Rule {
     pub held_by: &'static str,
 }
 
+/// The rule about profiles that have to be meant.
+pub const PROFILE_ACKNOWLEDGED: &str = "profile.acknowledged";
+/// The rule about the profile that an environment demands.
+pub const PROFILE_BOUND: &str = "profile.bound";
 /// The rule about ports of the host, which every port names.
 pub const PORTS_FORWARD: &str = "ports.forward";
 
 /// Every rule, in the order in which plans name them.
-pub const RULES: [Rule; 20] = [
+pub const RULES: [Rule; 21] = [
     rule(
-        "profile.acknowledged",
+        PROFILE_ACKNOWLEDGED,
         "a profile that refuses next to nothing is used by those who say that they know",
         "acknowledge",
         "the command line and the API: --accept-risk, accept_risk",
+    ),
+    rule(
+        PROFILE_BOUND,
+        "where the variable MVM_PROFILE names a profile, sandboxes are made under that profile and no other",
+        "-",
+        "mvmctl, for each sandbox that it makes",
     ),
     rule(
         "profile.recorded",

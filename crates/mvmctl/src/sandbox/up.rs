@@ -65,7 +65,7 @@ fn asked(args: &UpArgs) -> Result<CreateRequest> {
         on_expiry: args.on_expiry.into(),
         lease: args.end.lease || args.attach,
         idempotency_key: args.idempotency_key.clone(),
-        profile: args.policy.profile.clone(),
+        profile: args.policy.profile.clone().unwrap_or_default(),
         accept_risk: args.policy.accept_risk,
         require: args.policy.require.clone(),
         allow_missing: args.policy.allow_missing.clone(),

@@ -26,7 +26,12 @@ pub fn home() -> &'static Path {
 /// `mvmctl` with a home, and nothing of the caller's environment that would change what it does.
 pub fn command(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mvmctl"));
-    command.env("MVM_HOME", home).env_remove("MVM_QEMU").env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+        .env("MVM_HOME", home)
+        .env_remove("MVM_QEMU")
+        .env_remove("MVM_PROFILE")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null());
     command
 }
 
