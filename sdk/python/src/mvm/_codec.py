@@ -6,6 +6,7 @@ import base64
 import binascii
 import enum
 import functools
+import math
 import types
 import typing
 from collections.abc import Callable
@@ -63,8 +64,7 @@ def _plain(value: Any, unit: str | None) -> Any:
     if unit == "instant":
         return round((value - EPOCH) / timedelta(milliseconds=1))
     if unit == "milliseconds":
-        exact = value * 1000
-        return round(exact) if abs(exact - round(exact)) < 1e-6 else exact
+        return _thousandfold(value)
     if isinstance(value, Record):
         return value.to_json()
     if isinstance(value, enum.Enum):
@@ -74,6 +74,13 @@ def _plain(value: Any, unit: str | None) -> Any:
     if isinstance(value, tuple):
         return [_plain(item, None) for item in value]
     return value
+
+
+def _thousandfold(value: float) -> float:
+    """The number that is this one when it is divided by 1000."""
+    exact = value * 1000
+    near = (round(exact), exact, math.nextafter(exact, math.inf), math.nextafter(exact, -math.inf))
+    return next((number for number in near if number / 1000 == value), exact)
 
 
 Reader = Callable[[Any], Any]
@@ -106,10 +113,10 @@ def _reader_of_union(options: tuple[Any, ...]) -> Reader:
     readers = {option.TAG[1]: _reader(option) for option in some}
 
     def read(value: Any) -> Any:
-        reader = readers.get(_as(dict, value).get(key))
-        if reader is None:
+        tag = _as(dict, value).get(key)
+        if not isinstance(tag, str) or tag not in readers:
             raise Unexpected(f"{key} is none of {', '.join(readers)}")
-        return reader(value)
+        return readers[tag](value)
 
     return read
 
@@ -170,9 +177,16 @@ def _as(wanted: Any, value: Any) -> Any:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(_as_float(value)):
         raise Unexpected("is no number")
     return value
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _bytes(value: Any) -> bytes:

@@ -10,17 +10,21 @@ import select
 import shutil
 import socket
 import sysconfig
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import httpx
+
 from . import _errors
-from ._core.steps import ANSWER_LIMIT, WORK_LIMIT, Pipe, Target, refusal
+from ._core.steps import ANSWER_LIMIT, WORK_LIMIT, Call, Pipe, Target, Unreachable, late, lost, refusal
 
 # The version of the API that this SDK speaks.
 API = 1
 # The seconds that mvmctl has to say its version.
 VERSION_LIMIT = 10.0
+WRITING = "cannot write the command's input"
 _agreed: set[tuple[str, int, int]] = set()
 
 
@@ -30,7 +34,9 @@ def find_binary() -> str:
     if named:
         found = shutil.which(named)
         if found is None:
-            raise _errors.NotFound("cannot find mvmctl", f"MVM_CLI_BIN says {named}, and no program is there")
+            raise _errors.NotFound(
+                "cannot find mvmctl", f"MVM_CLI_BIN says {named}, and no program is there", hint="set it to mvmctl's path"
+            )
         return os.path.abspath(found)
     installed = Path(sysconfig.get_path("scripts")) / "mvmctl"
     found = str(installed) if os.access(installed, os.X_OK) else shutil.which("mvmctl")
@@ -87,6 +93,19 @@ def only_live(mode: str | None) -> None:
         )
 
 
+@contextlib.contextmanager
+def told(call: Call) -> Iterator[None]:
+    """Has failures of the connection said in mvm's words."""
+    try:
+        yield
+    except httpx.ConnectError as error:
+        raise Unreachable(str(error)) from None
+    except httpx.TimeoutException:
+        raise late(call) from None
+    except (httpx.TransportError, httpx.StreamError) as error:
+        raise lost(call, str(error) or type(error).__name__) from None
+
+
 class Lease:
     """The lease of a sandbox: a connection that lasts as long as this object, and this process.
 
@@ -94,9 +113,10 @@ class Lease:
     process too. So a forked child that closes its copy ends nothing, and cannot keep anything alive.
     """
 
-    def __init__(self, target: Target) -> None:
-        self._socket: socket.socket | None = _claimed(target)
-        self._finalizer = weakref.finalize(self, _close, self._socket)
+    def __init__(self, connection: int) -> None:
+        """Takes a connection that `claim` made."""
+        self._socket: socket.socket | None = socket.socket(fileno=connection)
+        self._finalizer = weakref.finalize(self, _hang_up, self._socket, os.getpid())
 
     @property
     def held(self) -> bool:
@@ -109,19 +129,25 @@ class Lease:
         self._finalizer()
 
 
-def _close(connection: socket.socket) -> None:
+def _hang_up(connection: socket.socket, owner: int) -> None:
+    # Also if a forked child still has a copy; the child itself only closes its own.
+    if os.getpid() == owner:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
     connection.close()
 
 
-def _claimed(target: Target) -> socket.socket:
-    """A connection on which the lease was granted."""
+def claim(target: Target) -> int:
+    """A connection on which the lease was granted: its descriptor, since a thread pool may hold on to objects."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    end = time.monotonic() + ANSWER_LIMIT
     try:
         connection.settimeout(ANSWER_LIMIT)
         connection.connect(target.socket)
         connection.sendall(b"GET /v1/lease HTTP/1.1\r\nhost: sandbox\r\n\r\n")
         said = b""
         while b"\r\n\r\n" not in said or not said.partition(b"\r\n\r\n")[2]:
+            connection.settimeout(max(0.001, end - time.monotonic()))
             piece = connection.recv(4096)
             if not piece or len(said) > 1 << 16:
                 raise ConnectionResetError("it closed the connection")
@@ -131,7 +157,7 @@ def _claimed(target: Target) -> socket.socket:
         if status != 200:
             raise refusal(body, status)
         connection.settimeout(None)
-        return connection
+        return connection.detach()
     except (OSError, ValueError, IndexError) as error:
         connection.close()
         if isinstance(error, _errors.MvmError):
@@ -154,6 +180,9 @@ class Input:
 
     def __init__(self, pipe: Pipe) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._finalizer = weakref.finalize(self, self._socket.close)
+        # What is said of input that comes when there can be no more.
+        self._ended: _errors.MvmError | None = None
         try:
             self._socket.settimeout(ANSWER_LIMIT)
             self._socket.connect(pipe.target.socket)
@@ -171,24 +200,40 @@ class Input:
             self._send(b"%x\r\n%b\r\n" % (len(data), data))
 
     def close(self) -> None:
-        """The command reads the end of its input."""
-        try:
-            self._send(b"0\r\n\r\n")
-            self._judge()
-        finally:
-            self._socket.close()
+        """The command reads the end of its input. Harmless if it has."""
+        if self._ended is None:
+            self._send(b"0\r\n\r\n", last=True)
+            self._end(_errors.InvalidState(WRITING, "its end was sent already"))
 
-    def _send(self, data: bytes) -> None:
+    def _end(self, error: _errors.MvmError) -> None:
+        self._ended = error
+        self._finalizer()
+
+    def _send(self, data: bytes, *, last: bool = False) -> None:
+        if self._ended is not None:
+            raise self._ended
+        try:
+            self._say(data)
+            if last:
+                self._judge()
+        except _errors.MvmError as error:
+            # Part of it may have arrived: what followed would be taken for something else.
+            self._end(error)
+            raise
+
+    def _say(self, data: bytes) -> None:
+        answered = select.poll()
+        answered.register(self._socket, select.POLLIN)
         # An answer that comes before the end is a refusal.
-        if select.select([self._socket], [], [], 0)[0]:
+        if answered.poll(0):
             self._judge()
         try:
             self._socket.sendall(data)
         except TimeoutError:
-            raise _errors.Timeout("cannot write the command's input", "the command does not read it") from None
+            raise _errors.Timeout(WRITING, "the command does not read it") from None
         except OSError:
             self._judge()
-            raise _errors.transport_error("cannot write the command's input", "the connection ended") from None
+            raise _errors.transport_error(WRITING, "the connection ended") from None
 
     def _judge(self) -> None:
         """Reads the answer, and raises what it refuses."""
@@ -203,6 +248,6 @@ class Input:
         head, _, body = said.partition(b"\r\n\r\n")
         status = re.match(rb"HTTP/1\.1 (\d{3})", head)
         if status is None:
-            raise _errors.transport_error("cannot write the command's input", "the connection ended")
+            raise _errors.transport_error(WRITING, "the connection ended")
         if int(status[1]) >= 300:
             raise refusal(body, int(status[1]))

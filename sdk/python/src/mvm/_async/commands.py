@@ -11,14 +11,14 @@ from typing import Any
 from .. import _live
 from .._api import JobEvent, JobInfo, JobResult, Output, OutputGap, Started
 from .._core import check as checked
-from .._core import commands, receipts
+from .._core import commands, receipts, results
 from .._core.receipts import Receipt
 from .handle import AsyncHandle
 from .transport import AsyncBeside, AsyncTransport, aside, tell
 
 
 @dataclass(frozen=True, kw_only=True)
-class AsyncCommandResult(commands.ResultBase):
+class AsyncCommandResult(results.ResultBase):
     """How a command ended, and what it wrote.
 
     `repr` shows how much it wrote and not what: that is the guest's.
@@ -63,7 +63,7 @@ class AsyncJob:
 
         An iteration that was left, or broke off, is gone on with by the next one.
         """
-        lines = commands.Lines(JobEvent)
+        lines = results.Lines(JobEvent)
         async with await self._handle.perform(commands.output(self._handle.target, self._run_id, self._offset)) as stream:
             stream.limit(None)
             async for piece in stream.pieces():
@@ -88,6 +88,7 @@ class AsyncJob:
         await aside((await self._pipe()).close)
 
     async def _pipe(self) -> _live.Input:
+        self._handle.transport.check()
         if self._input is not None:
             return self._input
         opened: _live.Input = await self._handle.perform(commands.pipe(self._handle.target, self._run_id))
@@ -175,8 +176,8 @@ class AsyncCommands:
                 "receipt": receipt,
             },
         )
-        capture = commands.Capture(of, request, on_stdout, on_stderr)
-        lines = commands.Lines(JobEvent)
+        capture = results.Capture(of, request, on_stdout, on_stderr)
+        lines = results.Lines(JobEvent)
         async with (
             await self._handle.perform(commands.run(of, request)) as stream,
             AsyncBeside(self._handle.transport) as beside,
@@ -194,7 +195,7 @@ class AsyncCommands:
         result = AsyncCommandResult(**capture.fields())
         if request.receipt is not None:
             await AsyncTransport().perform(receipts.show(result.run_id, of.id, request.receipt))
-        commands.judged(result, check=request.check)
+        results.judged(result, check=request.check)
         return result
 
     async def start(

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from .._api import LogEvent, LogGap, LogLine, LogSummary
-from .._core.commands import Lines
+from .._core.results import Lines
 from .._core.steps import Operation
 from .handle import AsyncHandle
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, overload
 
 from .._api import Plan, Snapshot
-from .._core import commands, receipts, sandboxes
+from .._core import commands, once, receipts, results, sandboxes
 from .._core.options import RunOptions
 from .._core.receipts import Opening, Receipt, Verification
 from .._core.sandboxes import Collected, RemovedSnapshot
@@ -72,7 +72,7 @@ class AsyncReceipts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AsyncRunResult(commands.RunResultBase):
+class AsyncRunResult(results.RunResultBase):
     """How a one-shot run ended, what it wrote, and what it ran in."""
 
     async def receipt(self) -> Receipt:
@@ -142,7 +142,7 @@ async def async_run(
         receipt: a file of this host for its receipt; the proof that it is logged goes beside it (`.tlog-proof`).
         mode: `live`, also if left out and `MVM_SDK_MODE` says nothing else.
     """
-    request = commands.one_shot(
+    request = once.one_shot(
         argv,
         {
             "dry_run": dry_run,
@@ -165,9 +165,9 @@ async def async_run(
             "receipt": receipt,
         },
     )
-    said = await AsyncTransport(mode).perform(commands.run_once(request))
+    said = await AsyncTransport(mode).perform(once.run_once(request))
     if isinstance(said, Plan):
         return said
     result = AsyncRunResult(**said)
-    commands.judged(result, check=request.check)
+    results.judged(result, check=request.check)
     return result

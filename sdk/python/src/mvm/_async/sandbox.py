@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, overload
 
-from .. import _errors
 from .._api import (
     Capability,
     DeletionReport,
@@ -21,7 +20,7 @@ from .._api import (
     State,
     Stats,
 )
-from .._core import logs, sandboxes
+from .._core import check, logs, sandboxes
 from .._core.check import PortSpec
 from .._core.options import CreateOptions
 from .._core.sandboxes import Made
@@ -147,7 +146,7 @@ class AsyncSandbox:
             "allow_missing": allow_missing,
         }
         transport = AsyncTransport(mode)
-        if dry_run:
+        if check.flag("cannot create the sandbox", "dry_run", dry_run):
             return await transport.perform(sandboxes.plan(image, options))
         return cls(await transport.perform(sandboxes.create(image, options)), transport)
 
@@ -401,7 +400,7 @@ class AsyncSandbox:
     ) -> None:
         try:
             await self.close()
-        except _errors.MvmError:
+        except Exception:
             # What went wrong inside is what there is to know; the lease has ended the sandbox.
             if error is None:
                 raise

@@ -18,9 +18,16 @@ import httpx
 
 from .. import _errors, _live
 from .._core import files
-from .._core.steps import Call, Claim, Invoke, Operation, Pipe, Send, Step, Target, Unreachable, printed, refusal
+from .._core.steps import Answer, Call, Claim, Invoke, Operation, Pipe, Send, Step, Target, printed, refusal
 
 T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def _shielded() -> Iterator[None]:
+    """A block that a cancelled task goes on with."""
+    with anyio.CancelScope(shield=True):
+        yield
 
 
 class AsyncTransport:
@@ -36,26 +43,28 @@ class AsyncTransport:
     async def perform(self, operation: Operation[T]) -> T:
         """The answer of an operation."""
         self.check()
-        return await self._drive(operation)
+        try:
+            return await self._drive(operation)
+        except (_errors.TransportError, RuntimeError):
+            # If it was closed meanwhile, that is what happened.
+            self.check()
+            raise
 
     async def perform_last(self, operation: Operation[T]) -> T:
-        """The same for what ends the sandbox: a cancelled task ends it all the same."""
-        with anyio.CancelScope(shield=True) as shield:
-            return await self.perform(operation)
-        raise AssertionError(f"{shield} was cancelled")
+        """The same for what ends the sandbox: a cancelled task ends it all the same, and so can another event loop."""
+        with _shielded():
+            if self._loop in (None, anyio.lowlevel.current_token()):
+                return await self.perform(operation)
+            self._check_open()
+            other = AsyncTransport()
+            try:
+                return await other.perform(operation)
+            finally:
+                await other.close("it was used once")
 
     def check(self) -> None:
         """Refuses what a closed handle is asked, or one of another process or event loop."""
-        if self.foreign:
-            raise _errors.ClosedHandle(
-                "cannot use the handle",
-                "this process is a fork of the one that has it",
-                hint="AsyncSandbox.connect(name) makes a handle of this process's own",
-            )
-        if self._closed:
-            raise _errors.ClosedHandle(
-                "cannot use the handle", self._closed, hint="AsyncSandbox.connect(name) makes another one"
-            )
+        self._check_open()
         loop = anyio.lowlevel.current_token()
         if self._loop is None:
             self._loop = loop
@@ -66,11 +75,23 @@ class AsyncTransport:
                 hint="AsyncSandbox.connect(name) makes one that belongs to this",
             )
 
+    def _check_open(self) -> None:
+        if self.foreign:
+            raise _errors.ClosedHandle(
+                "cannot use the handle",
+                "this process is a fork of the one that has it",
+                hint="AsyncSandbox.connect(name) makes a handle of this process's own",
+            )
+        if self._closed:
+            raise _errors.ClosedHandle(
+                "cannot use the handle", self._closed, hint="AsyncSandbox.connect(name) makes another one"
+            )
+
     async def close(self, why: str) -> None:
         """Ends its connections. What it is asked from now on is refused."""
         self._closed = self._closed or why
         if self._client is not None and not self.foreign and self._loop == anyio.lowlevel.current_token():
-            with anyio.CancelScope(shield=True):
+            with _shielded():
                 await self._client.aclose()
 
     @property
@@ -96,7 +117,7 @@ class AsyncTransport:
         if isinstance(step, Invoke):
             return await self._invoke(step)
         if isinstance(step, Claim):
-            return await anyio.to_thread.run_sync(_live.Lease, step.target)
+            return _live.Lease(await anyio.to_thread.run_sync(_live.claim, step.target))
         if isinstance(step, Pipe):
             return await anyio.to_thread.run_sync(_live.Input, step)
         if isinstance(step, Call):
@@ -119,7 +140,7 @@ class AsyncTransport:
         """Sends a request. The answer has begun when this returns, and is no refusal."""
         headers = {} if call.body is None or call.method != "POST" else {"content-type": "application/json"}
         client = self._client_of(call.target)
-        with _told(call):
+        with _live.told(call):
             request = client.build_request(
                 call.method, call.path, params=dict(call.params), content=content, headers=headers, timeout=call.limit
             )
@@ -149,17 +170,20 @@ class AsyncByteStream:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The bytes, in pieces of any size."""
-        with _told(self._call):
+        with _live.told(self._call):
             async for piece in self._response.aiter_raw():
                 yield piece
 
     async def rest(self) -> bytes:
         """All of it."""
-        return b"".join([piece async for piece in self.pieces()])
+        answer = Answer(self._call)
+        async for piece in self.pieces():
+            answer.take(piece)
+        return answer.whole()
 
     async def close(self) -> None:
         """Ends it."""
-        with anyio.CancelScope(shield=True):
+        with _shielded():
             await self._response.aclose()
 
     async def __aenter__(self) -> AsyncByteStream:
@@ -212,29 +236,6 @@ async def tell(callback: Callable[[str], Any], text: str) -> None:
     said = callback(text)
     if inspect.isawaitable(said):
         await said
-
-
-@contextlib.contextmanager
-def _told(call: Call) -> Iterator[None]:
-    """Has failures of the connection said in mvm's words."""
-    try:
-        yield
-    except httpx.ConnectError as error:
-        raise Unreachable(str(error)) from None
-    except httpx.TimeoutException:
-        raise _errors.transport_error(
-            "cannot reach the sandbox",
-            "its supervisor did not answer in time",
-            hint="mvmctl kill ends a sandbox whose supervisor hangs",
-            retryable=call.idempotent,
-        ) from None
-    except (httpx.TransportError, httpx.StreamError) as error:
-        raise _errors.transport_error(
-            "lost the connection to the sandbox",
-            str(error) or type(error).__name__,
-            hint="mvmctl ps shows its state",
-            retryable=call.idempotent,
-        ) from None
 
 
 async def _pieces(source: Any) -> AsyncIterator[bytes]:
@@ -293,7 +294,7 @@ async def _talk(process: anyio.abc.Process, stdin: bytes | None) -> tuple[int, b
 
 async def _end(process: anyio.abc.Process) -> None:
     """Leaves no process and no pipe."""
-    with anyio.CancelScope(shield=True):
+    with _shielded():
         if process.returncode is None:
             process.kill()
         await process.aclose()

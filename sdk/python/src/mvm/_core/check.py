@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePath, PurePosixPath
@@ -20,6 +20,7 @@ Argv = str | Sequence[str]
 
 # The largest number that the API takes for a count.
 MAX_COUNT = 2**32 - 1
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def count(what: str, name: str, value: Any, *, least: int = 0, most: int = MAX_C
         refuse(what, f"{name} is an int, not {_kind(value)}")
     if not least <= value <= most:
         refuse(what, f"{name} is from {least} to {most}")
-    return value
+    return int(value)
 
 
 def optional_count(what: str, name: str, value: Any, *, least: int = 0, most: int = MAX_COUNT) -> int | None:
@@ -93,14 +94,23 @@ def optional_count(what: str, name: str, value: Any, *, least: int = 0, most: in
     return None if value is None else count(what, name, value, least=least, most=most)
 
 
+def seconds(what: str, name: str, value: Any, kinds: str) -> float:
+    """A number of seconds, or a `timedelta`; NaN and infinity too, which a number that no float can hold is as well."""
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        refuse(what, f"{name} is {kinds}, not {_kind(value)}")
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
 def milliseconds(what: str, name: str, value: Any) -> int:
     """Seconds, or a `timedelta`, above zero; at least one millisecond."""
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        refuse(what, f"{name} is a number of seconds or a timedelta, not {_kind(value)}")
-    if not math.isfinite(seconds) or seconds <= 0 or seconds > 366 * 86_400:
+    number = seconds(what, name, value, "a number of seconds or a timedelta")
+    if not 0 < number <= 366 * 86_400:
         refuse(what, f"{name} is above zero and at most a year", "it is in seconds")
-    return max(1, round(seconds * 1000))
+    return max(1, round(number * 1000))
 
 
 def optional_milliseconds(what: str, name: str, value: Any) -> int | None:
@@ -113,14 +123,20 @@ def since_1970(what: str, name: str, value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, datetime):
-        return max(0, round(value.timestamp() * 1000))
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        shown = f"{value[:40]!r}" if isinstance(value, str) else _kind(value)
-        refuse(what, f"{name} is a datetime, a timedelta or a number of seconds ago, not {shown}")
-    if not math.isfinite(seconds) or seconds < 0:
+        # What has no zone is local time.
+        zoned = value if value.tzinfo else _local(what, name, value)
+        return max(0, round((zoned - EPOCH) / timedelta(milliseconds=1)))
+    ago = seconds(what, name, value, "a datetime, a timedelta or a number of seconds ago")
+    if not 0 <= ago < math.inf:
         refuse(what, f"{name} is so long ago: not negative, and finite")
-    return max(0, round((datetime.now(timezone.utc).timestamp() - seconds) * 1000))
+    return max(0, round((datetime.now(timezone.utc).timestamp() - ago) * 1000))
+
+
+def _local(what: str, name: str, value: datetime) -> datetime:
+    try:
+        return value.astimezone()
+    except (OverflowError, ValueError, OSError):
+        refuse(what, f"{name} is outside of the years that a clock of this machine has")
 
 
 def guest_path(what: str, value: Any, name: str = "the path") -> str:
@@ -152,7 +168,7 @@ def argv(what: str, value: Any) -> list[str]:
     """A program and its arguments; a text is a line for the guest's `/bin/sh`."""
     if isinstance(value, str):
         return ["/bin/sh", "-c", text(what, "the command", value)]
-    if isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
+    if isinstance(value, (bytes, bytearray, memoryview)) or not isinstance(value, Sequence):
         refuse(what, f"a command is a list of str, or a str for /bin/sh -c, not {_kind(value)}")
     said = [text(what, "an argument", item) for item in value]
     if not said:
@@ -171,7 +187,7 @@ def env(what: str, value: Any, name: str = "env") -> dict[str, str] | None:
 
 def texts(what: str, name: str, value: Any) -> list[str]:
     """A list of texts, which one text is not."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, bytearray, memoryview)) or not isinstance(value, Sequence):
         refuse(what, f"{name} is a list of str, not {_kind(value)}")
     return [text(what, f"one of {name}", item) for item in value]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,7 +103,8 @@ def exists(of: Target, path: Any) -> Operation[bool]:
                 raise
             return False
         except _errors.FileError as error:
-            if error.errno != 20:  # ENOTDIR: a part of the path is a file, so there is nothing below it.
+            # A part of the path is a file, so there is nothing below it; or links lead in a circle.
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
             return False
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,7 +112,7 @@ def _request(what: str, options: Mapping[str, Any]) -> dict[str, Any]:
     given = options.get
     disk = check.optional_count(what, "disk_mib", given("disk_mib"), least=1)
     ports = given("ports", ())
-    if isinstance(ports, (str, bytes, Mapping)) or not isinstance(ports, Iterable):
+    if isinstance(ports, (str, bytes)) or not isinstance(ports, Sequence):
         check.refuse(what, "ports is a list of PortSpec")
     request = {
         "name": check.optional_text(what, "name", given("name")),

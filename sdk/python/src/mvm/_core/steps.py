@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -54,8 +55,8 @@ class Call:
 
     @property
     def idempotent(self) -> bool:
-        """Whether it does no harm to ask again."""
-        return self.method in ("GET", "PUT")
+        """Whether it does no harm to ask again: what looks, and what writes a whole file."""
+        return self.method == "GET" or (self.path == "/v1/files" and "append" not in self.params)
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,13 @@ def invoked(wanted: Any, step: Invoke) -> Steps[Any]:
 def parsed(body: bytes) -> Any:
     """JSON; an answer that is none is the transport's failure."""
     try:
-        return json.loads(body)
-    except ValueError:
+        return json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         raise unexpected("it is no JSON") from None
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def typed(wanted: Any, value: Any) -> Any:
@@ -163,25 +168,61 @@ def unexpected(why: str) -> _errors.TransportError:
     return _errors.transport_error("cannot understand the answer", why, hint="mvmctl doctor looks at the installation")
 
 
+def late(call: Call) -> _errors.TransportError:
+    """What is said of a supervisor that stays silent."""
+    return _errors.transport_error(
+        "cannot reach the sandbox",
+        "its supervisor did not answer in time",
+        hint="mvmctl kill ends a sandbox whose supervisor hangs",
+        retryable=call.idempotent,
+    )
+
+
+def lost(call: Call, why: str) -> _errors.TransportError:
+    """What is said of a connection that broke."""
+    return _errors.transport_error(
+        "lost the connection to the sandbox", why, hint="mvmctl ps shows its state", retryable=call.idempotent
+    )
+
+
+class Answer:
+    """The body of an answer as it comes: of bounded length, and in time."""
+
+    def __init__(self, call: Call) -> None:
+        self._call, self._taken = call, bytearray()
+        self._end = None if call.limit is None else time.monotonic() + call.limit
+
+    def take(self, piece: bytes) -> None:
+        """Takes what came."""
+        self._taken += piece
+        if len(self._taken) > MAX_ANSWER:
+            raise unexpected("it is too long")
+        if self._end is not None and time.monotonic() > self._end:
+            raise late(self._call)
+
+    def whole(self) -> bytes:
+        """All of it."""
+        return bytes(self._taken)
+
+
 def refusal(body: bytes, status: int) -> _errors.MvmError:
     """The error that a response with a status of failure says."""
     try:
         said = json.loads(body)
         return _errors.from_object(decode(ErrorObject, said["error"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return _errors.transport_error("lost the connection to the sandbox", f"it answered {status}")
 
 
 def printed(step: Invoke, stdout: bytes, stderr: bytes) -> Any:
     """What mvmctl printed: the object, or the error in it."""
     try:
-        said = json.loads(stdout)
+        said: Mapping[str, Any] = decode(dict, json.loads(stdout))
         # A result has an `error` too, beside other things.
-        failed = isinstance(said, dict) and set(said) == {"error"}
-        if not failed:
+        if set(said) != {"error"}:
             return stdout if step.raw else said
         error: ErrorObject = decode(ErrorObject, said["error"])
-    except ValueError:
+    except (ValueError, RecursionError):
         last = stderr[-2048:].decode(errors="replace").strip() or "it printed nothing"
         raise _errors.Internal("cannot understand mvmctl", last) from None
     raise _errors.from_object(error)

@@ -12,14 +12,14 @@ from typing import Any
 from .. import _live
 from .._api import JobEvent, JobInfo, JobResult, Output, OutputGap, Started
 from .._core import check as checked
-from .._core import commands, receipts
+from .._core import commands, receipts, results
 from .._core.receipts import Receipt
 from .handle import Handle
 from .transport import Beside, Transport, aside, tell
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommandResult(commands.ResultBase):
+class CommandResult(results.ResultBase):
     """How a command ended, and what it wrote.
 
     `repr` shows how much it wrote and not what: that is the guest's.
@@ -64,7 +64,7 @@ class Job:
 
         An iteration that was left, or broke off, is gone on with by the next one.
         """
-        lines = commands.Lines(JobEvent)
+        lines = results.Lines(JobEvent)
         with self._handle.perform(commands.output(self._handle.target, self._run_id, self._offset)) as stream:
             stream.limit(None)
             for piece in stream.pieces():
@@ -89,6 +89,7 @@ class Job:
         aside((self._pipe()).close)
 
     def _pipe(self) -> _live.Input:
+        self._handle.transport.check()
         if self._input is not None:
             return self._input
         opened: _live.Input = self._handle.perform(commands.pipe(self._handle.target, self._run_id))
@@ -176,8 +177,8 @@ class Commands:
                 "receipt": receipt,
             },
         )
-        capture = commands.Capture(of, request, on_stdout, on_stderr)
-        lines = commands.Lines(JobEvent)
+        capture = results.Capture(of, request, on_stdout, on_stderr)
+        lines = results.Lines(JobEvent)
         with (
             self._handle.perform(commands.run(of, request)) as stream,
             Beside(self._handle.transport) as beside,
@@ -195,7 +196,7 @@ class Commands:
         result = CommandResult(**capture.fields())
         if request.receipt is not None:
             Transport().perform(receipts.show(result.run_id, of.id, request.receipt))
-        commands.judged(result, check=request.check)
+        results.judged(result, check=request.check)
         return result
 
     def start(

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, overload
 
 from .._api import Plan, Snapshot
-from .._core import commands, receipts, sandboxes
+from .._core import commands, once, receipts, results, sandboxes
 from .._core.options import RunOptions
 from .._core.receipts import Opening, Receipt, Verification
 from .._core.sandboxes import Collected, RemovedSnapshot
@@ -73,7 +73,7 @@ class Receipts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunResult(commands.RunResultBase):
+class RunResult(results.RunResultBase):
     """How a one-shot run ended, what it wrote, and what it ran in."""
 
     def receipt(self) -> Receipt:
@@ -143,7 +143,7 @@ def run(
         receipt: a file of this host for its receipt; the proof that it is logged goes beside it (`.tlog-proof`).
         mode: `live`, also if left out and `MVM_SDK_MODE` says nothing else.
     """
-    request = commands.one_shot(
+    request = once.one_shot(
         argv,
         {
             "dry_run": dry_run,
@@ -166,9 +166,9 @@ def run(
             "receipt": receipt,
         },
     )
-    said = Transport(mode).perform(commands.run_once(request))
+    said = Transport(mode).perform(once.run_once(request))
     if isinstance(said, Plan):
         return said
     result = RunResult(**said)
-    commands.judged(result, check=request.check)
+    results.judged(result, check=request.check)
     return result

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, overload
 
-from .. import _errors
 from .._api import (
     Capability,
     DeletionReport,
@@ -22,7 +21,7 @@ from .._api import (
     State,
     Stats,
 )
-from .._core import logs, sandboxes
+from .._core import check, logs, sandboxes
 from .._core.check import PortSpec
 from .._core.options import CreateOptions
 from .._core.sandboxes import Made
@@ -148,7 +147,7 @@ class Sandbox:
             "allow_missing": allow_missing,
         }
         transport = Transport(mode)
-        if dry_run:
+        if check.flag("cannot create the sandbox", "dry_run", dry_run):
             return transport.perform(sandboxes.plan(image, options))
         return cls(transport.perform(sandboxes.create(image, options)), transport)
 
@@ -402,7 +401,7 @@ class Sandbox:
     ) -> None:
         try:
             self.close()
-        except _errors.MvmError:
+        except Exception:
             # What went wrong inside is what there is to know; the lease has ended the sandbox.
             if error is None:
                 raise

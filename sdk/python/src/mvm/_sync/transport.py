@@ -14,7 +14,7 @@ import httpx
 
 from .. import _errors, _live
 from .._core import files
-from .._core.steps import Call, Claim, Invoke, Operation, Pipe, Send, Step, Target, Unreachable, printed, refusal
+from .._core.steps import Answer, Call, Claim, Invoke, Operation, Pipe, Send, Step, Target, printed, refusal
 
 T = TypeVar("T")
 
@@ -26,12 +26,18 @@ class Transport:
         _live.only_live(mode)
         self._pid = os.getpid()
         self._client: httpx.Client | None = None
+        self._lock = threading.Lock()
         self._closed = ""
 
     def perform(self, operation: Operation[T]) -> T:
         """The answer of an operation."""
         self.check()
-        return self._drive(operation)
+        try:
+            return self._drive(operation)
+        except (_errors.TransportError, RuntimeError):
+            # If it was closed meanwhile, that is what happened.
+            self.check()
+            raise
 
     def perform_last(self, operation: Operation[T]) -> T:
         """The same for what ends the sandbox: nothing interrupts it but its own limits."""
@@ -50,8 +56,11 @@ class Transport:
 
     def close(self, why: str) -> None:
         """Ends its connections. What it is asked from now on is refused."""
-        self._closed = self._closed or why
-        if self._client is not None and not self.foreign:
+        if self.foreign:
+            return
+        with self._lock:
+            self._closed = self._closed or why
+        if self._client is not None:
             self._client.close()
 
     @property
@@ -77,7 +86,7 @@ class Transport:
         if isinstance(step, Invoke):
             return self._invoke(step)
         if isinstance(step, Claim):
-            return _live.Lease(step.target)
+            return _live.Lease(_live.claim(step.target))
         if isinstance(step, Pipe):
             return _live.Input(step)
         if isinstance(step, Call):
@@ -100,7 +109,7 @@ class Transport:
         """Sends a request. The answer has begun when this returns, and is no refusal."""
         headers = {} if call.body is None or call.method != "POST" else {"content-type": "application/json"}
         client = self._client_of(call.target)
-        with _told(call):
+        with _live.told(call):
             request = client.build_request(
                 call.method, call.path, params=dict(call.params), content=content, headers=headers, timeout=call.limit
             )
@@ -111,10 +120,12 @@ class Transport:
         return stream
 
     def _client_of(self, target: Target) -> httpx.Client:
-        if self._client is None:
-            transport = httpx.HTTPTransport(uds=target.socket, verify=False, limits=httpx.Limits(max_connections=None))
-            self._client = httpx.Client(transport=transport, base_url="http://sandbox", trust_env=False)
-        return self._client
+        with self._lock:
+            self.check()
+            if self._client is None:
+                transport = httpx.HTTPTransport(uds=target.socket, verify=False, limits=httpx.Limits(max_connections=None))
+                self._client = httpx.Client(transport=transport, base_url="http://sandbox", trust_env=False)
+            return self._client
 
 
 class ByteStream:
@@ -130,12 +141,15 @@ class ByteStream:
 
     def pieces(self) -> Iterator[bytes]:
         """The bytes, in pieces of any size."""
-        with _told(self._call):
+        with _live.told(self._call):
             yield from self._response.iter_raw()
 
     def rest(self) -> bytes:
         """All of it."""
-        return b"".join(self.pieces())
+        answer = Answer(self._call)
+        for piece in self.pieces():
+            answer.take(piece)
+        return answer.whole()
 
     def close(self) -> None:
         """Ends it."""
@@ -182,29 +196,6 @@ def aside(work: Callable[..., T], *args: Any) -> T:
 def tell(callback: Callable[[str], Any], text: str) -> None:
     """Tells a caller what a command wrote."""
     callback(text)
-
-
-@contextlib.contextmanager
-def _told(call: Call) -> Iterator[None]:
-    """Has failures of the connection said in mvm's words."""
-    try:
-        yield
-    except httpx.ConnectError as error:
-        raise Unreachable(str(error)) from None
-    except httpx.TimeoutException:
-        raise _errors.transport_error(
-            "cannot reach the sandbox",
-            "its supervisor did not answer in time",
-            hint="mvmctl kill ends a sandbox whose supervisor hangs",
-            retryable=call.idempotent,
-        ) from None
-    except (httpx.TransportError, httpx.StreamError) as error:
-        raise _errors.transport_error(
-            "lost the connection to the sandbox",
-            str(error) or type(error).__name__,
-            hint="mvmctl ps shows its state",
-            retryable=call.idempotent,
-        ) from None
 
 
 def _pieces(source: Any) -> Iterator[bytes]:

@@ -1,0 +1,101 @@
+"""One-shot runs: a command in a sandbox of its own, by mvmctl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import _errors
+from .._api import ErrorObject, JobResult, Plan
+from . import check
+from .commands import note, optional_input
+from .steps import Invoke, Operation, Steps, encoded, invoked, typed
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """A one-shot run, checked: what mvmctl is asked, and whether a failure is raised."""
+
+    step: Invoke
+    check: bool
+    dry_run: bool
+
+
+def one_shot(argv: Any, options: Mapping[str, Any]) -> OneShot:
+    """A command in a sandbox of its own."""
+    what, given = "cannot run the command", options.get
+    disk = check.optional_count(what, "disk_mib", given("disk_mib"), least=1)
+    request = {
+        "argv": check.argv(what, argv),
+        "image": check.optional_text(what, "image", given("image")),
+        "cpus": check.optional_count(what, "cpus", given("cpus"), least=1),
+        "memory_mib": check.optional_count(what, "memory_mib", given("memory_mib"), least=1),
+        "disk_bytes": None if disk is None else disk << 20,
+        "env": check.env(what, given("env")),
+        "secrets": check.env(what, given("secrets"), "secrets"),
+        "cwd": check.optional_text(what, "cwd", given("cwd")),
+        "user": check.optional_text(what, "user", given("user")),
+        "timeout_ms": check.optional_milliseconds(what, "timeout", given("timeout")),
+        "max_output": check.count(what, "max_output", given("max_output"), most=2**40),
+        "profile": check.optional_text(what, "profile", given("profile")),
+        "accept_risk": check.flag(what, "accept_risk", given("accept_risk")),
+        "require": check.texts(what, "require", given("require")),
+        "allow_missing": check.texts(what, "allow_missing", given("allow_missing")),
+    }
+    stdin, dry_run = optional_input(what, given("stdin")), check.flag(what, "dry_run", given("dry_run"))
+    args = ["run", "--request", "-", "--json"]
+    args += ["--dry-run"] if dry_run else []
+    args += ["-i"] if stdin is not None else []
+    if given("receipt") is not None:
+        args += ["--receipt", check.host_path(what, given("receipt"), "receipt")]
+    step = Invoke(tuple(args), encoded(request) + b"\n" + (stdin or b""), None)
+    return OneShot(step, check.flag(what, "check", given("check")), dry_run)
+
+
+def run_once(request: OneShot) -> Operation[Any]:
+    """Runs it; answers the fields of its result, or the plan."""
+
+    def steps() -> Steps[dict[str, Any]]:
+        said = yield request.step
+        fields = _fields_of_run(said)
+        note(fields["sandbox_id"], fields["run_id"])
+        return fields
+
+    return Operation("run", {}, invoked(Plan, request.step) if request.dry_run else steps())
+
+
+def _fields_of_run(said: Mapping[str, Any]) -> dict[str, Any]:
+    result: JobResult = typed(JobResult, said)
+    if said.get("receipt_error"):
+        raise _errors.from_object(typed(ErrorObject, said["receipt_error"]))
+    return {
+        # The status that a shell would have is of no command.
+        "exit_code": None if result.not_started else result.exit_code,
+        "signal": result.signal,
+        "timed_out": result.timed_out,
+        "oom_killed": result.oom_killed,
+        "not_started": result.not_started,
+        "stdout_data": _output(said, "stdout"),
+        "stderr_data": _output(said, "stderr"),
+        "stdout_bytes": result.stdout_bytes,
+        "stderr_bytes": result.stderr_bytes,
+        "stdout_truncated": result.stdout_truncated,
+        "stderr_truncated": result.stderr_truncated,
+        "redactions": result.redactions,
+        "duration": result.duration,
+        "run_id": result.run_id,
+        "sandbox_id": typed(str, said.get("sandbox_id")),
+        "audit_id": result.audit_id,
+        "unrecorded": result.unrecorded,
+        "warnings": tuple(said.get("warnings") or ()),
+        "image_digest": typed(str, said.get("image_digest")),
+        "isolation": said.get("isolation"),
+    }
+
+
+def _output(said: Mapping[str, Any], name: str) -> bytes:
+    text: str = typed(str, said.get(name))
+    kind = bytes if said.get(f"{name}_encoding") == "base64" else str
+    data: str | bytes = typed(kind, text)
+    return data.encode() if isinstance(data, str) else data
