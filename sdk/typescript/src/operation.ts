@@ -49,6 +49,8 @@ export interface Made {
   readonly lease: Lease | null;
   readonly created: boolean;
   readonly warnings: readonly string[];
+  /** Secrets of the snapshot's sandbox that were not given to this one. */
+  readonly missingSecrets: readonly string[];
 }
 
 /** How a sandbox ends: by its lease, after a time (the default one if null), or when somebody asks. */

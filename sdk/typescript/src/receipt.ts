@@ -2,7 +2,7 @@ import { open, rename, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { checked, word } from './check.js';
 import { discreet } from './decode.js';
-import { FileError } from './errors.js';
+import { fileError } from './host-file.js';
 
 /** Why a receipt, a proof or an opening is not believed. */
 export interface Refusal {
@@ -119,8 +119,7 @@ async function replace(path: string, content: string): Promise<void> {
     await rename(draft, path);
   } catch (failure) {
     await rm(draft, { force: true });
-    const { code = 'unknown', errno = 0 } = failure as NodeJS.ErrnoException;
-    throw new FileError({ what: `cannot write ${path}`, why: code, errno: Math.abs(errno) });
+    throw fileError(`cannot write ${path}`, failure);
   }
 }
 

@@ -84,6 +84,10 @@ export class Sandbox implements AsyncDisposable, Disposable {
   readonly created: boolean;
   /** What there is to say about how its secrets are kept. */
   readonly warnings: readonly string[];
+  /** Secrets of the snapshot's sandbox that this one, restored from it, was not given. */
+  readonly missingSecrets: readonly string[];
+  /** What was known of it when this handle was made. */
+  readonly info: SandboxInfo;
   /** Commands in it. */
   readonly commands: Commands;
   /** Its files. */
@@ -96,12 +100,14 @@ export class Sandbox implements AsyncDisposable, Disposable {
   #lease: Lease | null;
   #ending: Promise<DeletionReport> | undefined;
 
-  private constructor({ sandbox, lease, created, warnings }: Made) {
+  private constructor({ sandbox, lease, created, warnings, missingSecrets }: Made) {
     const { id, name, socket } = sandbox;
     this.id = id;
     this.name = name;
     this.created = created;
     this.warnings = warnings;
+    this.missingSecrets = missingSecrets;
+    this.info = sandbox;
     this.#lease = lease;
     this.#handle = new Handle(live, { id, name, socket });
     this.commands = new Commands(this.#handle);
@@ -140,7 +146,7 @@ export class Sandbox implements AsyncDisposable, Disposable {
       const hint = 'Sandbox.list() lists those that are there';
       throw new NotFound({ what, why: `it was destroyed: ${sandbox.cause}`, hint });
     }
-    return new Sandbox({ sandbox, lease: null, created: false, warnings: [] });
+    return new Sandbox({ sandbox, lease: null, created: false, warnings: [], missingSecrets: [] });
   }
 
   /** All sandboxes of this user; with `all` also those that were destroyed. */

@@ -86,11 +86,17 @@ export async function folderFor(t: TestContext): Promise<string> {
   return folder;
 }
 
+const changed = new WeakMap<TestContext, Set<string>>();
+
 /** Sets variables of this process until the test ends. */
 export function setEnv(t: TestContext, values: Record<string, string | undefined>): void {
+  const known = changed.get(t) ?? new Set();
+  changed.set(t, known);
   for (const [name, value] of Object.entries(values)) {
     const before = process.env[name];
-    t.after(() => setVariable(name, before));
+    // What it was before the test, whatever the test makes of it.
+    if (!known.has(name)) t.after(() => setVariable(name, before));
+    known.add(name);
     setVariable(name, value);
   }
 }

@@ -10,6 +10,7 @@ import { dirname } from 'node:path';
 import { type JobResult, jobEvent, jobInfo, jobResult, plan } from '../api.js';
 import { json, list, oneOf, record, text } from '../decode.js';
 import { errorOf, TransportError } from '../errors.js';
+import { fileError } from '../host-file.js';
 import type { AttachedArguments, Operation } from '../operation.js';
 import { CommandResult, type Ending, RunResult } from '../results.js';
 import { call, events, targetOf, tell } from './api.js';
@@ -20,7 +21,7 @@ import { mvmctl } from './mvmctl.js';
 import { note } from './note.js';
 import { showReceipt } from './receipts.js';
 import { commandRequest, onceRequest, post, requestLine } from './requests.js';
-import { fileFailure, readSecrets } from './secrets.js';
+import { readSecrets } from './secrets.js';
 import { Stop } from './stop.js';
 
 /** How much longer than its own time a command's end may take to arrive. */
@@ -119,7 +120,7 @@ async function checkReceipt(path: string | undefined): Promise<void> {
   try {
     await access(dirname(path), constants.W_OK);
   } catch (failure) {
-    throw fileFailure(`cannot write the receipt ${path}`, failure);
+    throw fileError(`cannot write the receipt ${path}`, failure);
   }
 }
 
@@ -147,7 +148,6 @@ const once = record<{
 
 async function runOnce({ arguments: given, signal }: Operation<'run'>): Promise<RunResult> {
   const { stdin, receipt } = given;
-  await checkReceipt(receipt);
   const args = ['run', '--request', '-', '--json'];
   if (stdin) args.push('-i');
   if (receipt !== undefined) args.push(`--receipt=${receipt}`);

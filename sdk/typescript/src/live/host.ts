@@ -24,9 +24,10 @@ type OfHost =
   | `snapshots.${'list' | 'inspect' | 'remove'}`
   | `receipts.${'show' | 'verify' | 'open'}`;
 
-const made = record<{ created: boolean; warnings: readonly string[] }>('Sandbox', {
+const made = record<Omit<Made, 'sandbox' | 'lease'>>('Sandbox', {
   created: ['created', bool],
   warnings: ['warnings', list(text), []],
+  missingSecrets: ['missing_secrets', list(text), []],
 });
 const sandboxList = record<{ sandboxes: readonly SandboxInfo[] }>('Sandboxes', {
   sandboxes: ['sandboxes', list(sandboxInfo)],
@@ -79,10 +80,10 @@ async function create({ arguments: given, signal }: Operation<'create' | 'restor
     },
   });
   const sandbox = sandboxInfo(said, 'the sandbox');
-  const { created, warnings } = made(said, 'the sandbox');
-  if (!created || !given.lease) return { sandbox, lease: null, created, warnings };
+  const how = made(said, 'the sandbox');
+  if (!how.created || !given.lease) return { sandbox, lease: null, ...how };
   try {
-    return { sandbox, lease: await claim(sandbox.socket, signal), created, warnings };
+    return { sandbox, lease: await claim(sandbox.socket, signal), ...how };
   } catch (failure) {
     await end('kill', sandbox.id).catch(() => {});
     throw failure;

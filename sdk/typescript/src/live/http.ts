@@ -38,6 +38,7 @@ export class Unreachable extends Error {}
 
 /** An answer of which the head is there. */
 export interface Answer {
+  readonly asked: Ask;
   readonly response: IncomingMessage;
   readonly stop: Stop;
 }
@@ -47,7 +48,7 @@ export async function ask(socket: string, what: Ask): Promise<Answer> {
   const stop = new Stop(what.signal, what.limitMs);
   try {
     const response = await exchange(socket, what, stop);
-    if ((response.statusCode ?? 0) < 300) return { response, stop };
+    if ((response.statusCode ?? 0) < 300) return { asked: what, response, stop };
     throw refusal(response.statusCode, parsed(await collect(response, stop)));
   } catch (failure) {
     stop.done();
@@ -68,10 +69,10 @@ export async function answer(socket: string, what: Ask): Promise<unknown> {
 }
 
 /** An answer that is one JSON object a line. Whoever ends the iteration ends the connection. */
-export async function* lines({ response, stop }: Answer): AsyncGenerator<unknown, void, void> {
+export async function* lines(answer: Answer): AsyncGenerator<unknown, void, void> {
   let parts: Buffer[] = [];
   let held = 0;
-  for await (const piece of pieces({ response, stop })) {
+  for await (const piece of pieces(answer)) {
     let from = 0;
     for (let end = piece.indexOf(10); end >= 0; end = piece.indexOf(10, from)) {
       yield parsed(Buffer.concat([...parts, piece.subarray(from, end)]));
@@ -86,7 +87,7 @@ export async function* lines({ response, stop }: Answer): AsyncGenerator<unknown
 
 /** An answer as bytes, each piece of which may take so long. Whoever ends the iteration ends the connection. */
 export async function* pieces(
-  { response, stop }: Answer,
+  { asked, response, stop }: Answer,
   limitMs: number | null = null,
 ): AsyncGenerator<Buffer, void, void> {
   try {
@@ -98,7 +99,7 @@ export async function* pieces(
       stop.within(limitMs);
     }
   } catch (failure) {
-    throw stop.reason(broken(failure, {}));
+    throw stop.reason(broken(failure, asked));
   } finally {
     stop.done();
     response.destroy();

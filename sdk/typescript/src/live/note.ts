@@ -1,6 +1,6 @@
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { FileError } from '../errors.js';
+import { fileError } from '../host-file.js';
 
 /** Adds a command to the list that MVM_SDK_RUNS names, for whoever started this process and wants to know of its runs. */
 export async function note(sandboxId: string, runId: string): Promise<void> {
@@ -14,8 +14,6 @@ export async function note(sandboxId: string, runId: string): Promise<void> {
       await file.close();
     }
   } catch (failure) {
-    const { code = 'unknown', errno = 0 } = failure as NodeJS.ErrnoException;
-    const what = `cannot write ${path}`;
-    throw new FileError({ what, why: code, hint: 'MVM_SDK_RUNS names a file to append to', errno: Math.abs(errno) });
+    throw fileError(`cannot write ${path}`, failure, 'MVM_SDK_RUNS names a file to append to');
   }
 }

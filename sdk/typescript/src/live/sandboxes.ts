@@ -165,7 +165,7 @@ async function fork(operation: Operation<'fork'>): Promise<readonly Made[]> {
   const { sandboxes: copies } = await call(operation, request, forked);
   const hold = async (sandbox: SandboxInfo): Promise<Made> => {
     const lease = ends.lease ? await claim(sandbox.socket, operation.signal) : null;
-    return { sandbox, lease, created: true, warnings: [] };
+    return { sandbox, lease, created: true, warnings: [], missingSecrets: [] };
   };
   const held = await Promise.allSettled(copies.map(hold));
   const failed = held.find((one) => one.status === 'rejected');

@@ -8,7 +8,8 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { FileError, InvalidRequest, NotFound } from '../errors.js';
+import { InvalidRequest, MvmError, NotFound } from '../errors.js';
+import { fileError } from '../host-file.js';
 
 const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
 const WORD = /^(?:[a-z]+|[0-9]+|\s+)$/;
@@ -64,7 +65,10 @@ async function fileValue(what: string, path: string): Promise<{ value: string; e
     const value = decode(what, buffer.subarray(0, bytesRead)).replace(/\r?\n$/, '');
     return { value, exposed: found.mode & 0o077 ? path : '' };
   } catch (failure) {
-    throw fileFailure(`${what}: ${path}`, failure);
+    if (failure instanceof MvmError) throw failure;
+    const { code } = failure as NodeJS.ErrnoException;
+    const error = fileError(`${what}: ${path}`, failure);
+    throw code === 'ENOENT' ? new NotFound(error) : error;
   } finally {
     await file?.close();
   }
@@ -77,12 +81,4 @@ function decode(what: string, bytes: Buffer): string {
     const why = 'its value is not UTF-8, and variables are text';
     throw new InvalidRequest({ what, why, hint: 'encode it, for instance in base64' });
   }
-}
-
-/** What a failed call of the host's file system is. */
-export function fileFailure(what: string, failure: unknown): unknown {
-  const { errno, code } = failure as NodeJS.ErrnoException;
-  if (typeof errno !== 'number' || code === undefined) return failure;
-  const fields = { what, why: code, hint: 'check the path, and that you may use it', errno: Math.abs(errno) };
-  return code === 'ENOENT' ? new NotFound(fields) : new FileError(fields);
 }
