@@ -180,7 +180,8 @@ pub struct CreateRequest {
     pub snapshot: String,
     /// Of the snapshot take only the disk, and boot on it.
     pub disk_only: bool,
-    /// The profile of the policy that decides about it, and about all that is asked of it later; `standard` if empty.
+    /// The profile of the policy that decides about it, and about all that is asked of it later. If empty `standard`, or the
+    /// one that `MVM_PROFILE` demands.
     pub profile: String,
     /// The caller knows that `permissive` refuses nothing. Without it that profile is refused.
     pub accept_risk: bool,

@@ -31,7 +31,7 @@ pub struct RunRequest {
     pub timeout_ms: Option<u64>,
     /// Bytes of each output stream that are kept; the rest is counted and dropped.
     pub max_output: Option<u64>,
-    /// The profile of the policy that decides about it; `standard` if empty.
+    /// The profile of the policy that decides about it. If empty `standard`, or the one that `MVM_PROFILE` demands.
     pub profile: String,
     /// The caller knows that `permissive` refuses nothing. Without it that profile is refused.
     pub accept_risk: bool,
