@@ -56,7 +56,7 @@ export abstract class MvmError extends Error {
 
 /** A command failed, and its caller had asked for that to be an error. */
 export class CommandFailed extends MvmError {
-  readonly code = 'CommandFailed';
+  readonly code = 'CommandFailed' as const;
   /** How it ended. */
   readonly result: CommandResult;
 
@@ -68,7 +68,7 @@ export class CommandFailed extends MvmError {
 
 /** A deadline passed. */
 export class Timeout extends MvmError {
-  readonly code = 'Timeout';
+  readonly code = 'Timeout' as const;
   /** What the command had written until it was killed; null where a wait ran out and nothing was killed. */
   readonly result: CommandResult | null;
 
@@ -80,67 +80,67 @@ export class Timeout extends MvmError {
 
 /** The policy refused it, for the reasons in `denials`. */
 export class PolicyDenied extends MvmError {
-  readonly code = 'PolicyDenied';
+  readonly code = 'PolicyDenied' as const;
 }
 
 /** It is not legal in the sandbox's present state. */
 export class InvalidState extends MvmError {
-  readonly code = 'InvalidState';
+  readonly code = 'InvalidState' as const;
 }
 
 /** The sandbox is there, but its machine or its supervisor cannot be reached. */
 export class SandboxUnavailable extends MvmError {
-  readonly code = 'SandboxUnavailable';
+  readonly code = 'SandboxUnavailable' as const;
 }
 
 /** There is no such thing. */
 export class NotFound extends MvmError {
-  readonly code = 'NotFound';
+  readonly code = 'NotFound' as const;
 }
 
 /** The name is taken. */
 export class AlreadyExists extends MvmError {
-  readonly code = 'AlreadyExists';
+  readonly code = 'AlreadyExists' as const;
 }
 
 /** A file operation failed, in the guest or on the host; `errno` says how. */
 export class FileError extends MvmError {
-  readonly code = 'FileError';
+  readonly code = 'FileError' as const;
 }
 
 /** Memory, disk, processes or something else that is bounded ran out. */
 export class ResourceExhausted extends MvmError {
-  readonly code = 'ResourceExhausted';
+  readonly code = 'ResourceExhausted' as const;
 }
 
 /** This host or its backend cannot do that; `capability` names what is missing. */
 export class BackendUnsupported extends MvmError {
-  readonly code = 'BackendUnsupported';
+  readonly code = 'BackendUnsupported' as const;
 }
 
 /** What was saved does not match what it would be restored on. */
 export class RestoreRefused extends MvmError {
-  readonly code = 'RestoreRefused';
+  readonly code = 'RestoreRefused' as const;
 }
 
 /** Two parts of mvm share no version. */
 export class Incompatible extends MvmError {
-  readonly code = 'Incompatible';
+  readonly code = 'Incompatible' as const;
 }
 
 /** The call has no meaning in a recording. */
 export class NotRecordable extends MvmError {
-  readonly code = 'NotRecordable';
+  readonly code = 'NotRecordable' as const;
 }
 
 /** The handle was closed before. */
 export class ClosedHandle extends MvmError {
-  readonly code = 'ClosedHandle';
+  readonly code = 'ClosedHandle' as const;
 }
 
 /** The connection to a sandbox broke, or what came over it makes no sense. */
 export class TransportError extends MvmError {
-  readonly code = 'TransportError';
+  readonly code = 'TransportError' as const;
   /** Whether the call may be made again without doing something twice. */
   readonly retryable: boolean;
 
@@ -152,12 +152,12 @@ export class TransportError extends MvmError {
 
 /** An argument is wrong. Nothing was done. */
 export class InvalidRequest extends MvmError {
-  readonly code = 'InvalidRequest';
+  readonly code = 'InvalidRequest' as const;
 }
 
 /** A defect in mvm, or a host that behaves as no host should. */
 export class Internal extends MvmError {
-  readonly code = 'Internal';
+  readonly code = 'Internal' as const;
 }
 
 const SIMPLE = {

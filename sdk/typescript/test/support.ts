@@ -171,13 +171,17 @@ export async function fakeSandbox(t: TestContext, listener: RequestListener): Pr
 export interface Script {
   readonly child: ChildProcess;
   readonly said: AsyncIterator<unknown>;
+  /** What it wrote to standard error. */
+  readonly complaints: string[];
 }
 
 /** Runs a script of the folder `scripts` in a process of its own. */
 export function startScript(t: TestContext, name: string, ...args: string[]): Script {
   const path = fileURLToPath(new URL(`scripts/${name}`, import.meta.url));
-  const child = spawn(process.execPath, [path, ...args], { stdio: ['ignore', 'pipe', 'inherit'], detached: true });
+  const child = spawn(process.execPath, [path, ...args], { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
   t.after(() => child.kill('SIGKILL'));
+  const complaints: string[] = [];
+  child.stderr.on('data', (piece) => complaints.push(String(piece)));
   async function* lines(): AsyncGenerator<unknown> {
     let text = '';
     for await (const piece of child.stdout ?? []) {
@@ -187,13 +191,13 @@ export function startScript(t: TestContext, name: string, ...args: string[]): Sc
       for (const line of whole) yield JSON.parse(line);
     }
   }
-  return { child, said: lines() };
+  return { child, said: lines(), complaints };
 }
 
 /** The next value that a script prints. */
 export async function next<T>(script: Script): Promise<T> {
   const { value, done } = await script.said.next();
-  assert.ok(!done, 'the script ended');
+  assert.ok(!done, `the script ended: ${script.complaints.join('')}`);
   return value as T;
 }
 
