@@ -85,7 +85,7 @@ test('past its time the tree is killed, and what it wrote is in the error', asyn
 });
 
 test('variables, directory, user and input go in', async () => {
-  const given = { env: { OWN: 'a=b c' }, cwd: '/tmp', user: '1000:1000', stdin: 'from outside' };
+  const given = { env: { OWN: 'a=b c' }, cwd: '/tmp', user: '1000:1000', stdin: 'from outside', timeoutMs: 2 ** 32 };
   const { stdout } = await sandbox.commands.run('echo "$GREETING|$OWN|$PWD|$(id -u):$(id -g)|$(cat)"', given);
   assert.equal(stdout, 'hello|a=b c|/tmp|1000:1000|from outside\n');
   assert.equal((await sandbox.commands.run(['cat'])).stdout, '');

@@ -161,3 +161,13 @@ test('a wait and an output end with an abort', async () => {
   assert.equal((await job.info()).result, null);
   await job.kill();
 });
+
+test('a start that is aborted leaves nothing running', async () => {
+  const reason = new Error('not this one');
+  const controller = new AbortController();
+  const started = sandbox.commands.start('exec sleep 4321', { signal: controller.signal });
+  setTimeout(() => controller.abort(reason), 1);
+  // It may have been quick enough.
+  await started.then((job) => job.kill()).catch((failure) => assert.equal(failure, reason));
+  await until('it is gone', async () => (await sandbox.commands.run(['pgrep', '-f', 'sleep 4321'])).stdout === '');
+});

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { Sandbox } from '@mvm/sdk';
-import { endOf, isDestroyed, next, processesWith, sandboxFor, startScript, supervisorsOf, until } from './support.js';
+import { childrenOf, endOf, isDestroyed, next, sandboxFor, startScript, supervisorsOf, until } from './support.js';
 
 test('a script that is done ends, and its sandbox with it', async (t) => {
   const script = startScript(t, 'hold.mjs', '1', 'leave');
@@ -47,10 +48,14 @@ test('a script that is killed while it makes a sandbox leaves none', async (t) =
   const name = `killed-${process.pid}`;
   const script = startScript(t, 'create.mjs', name);
   await next(script);
-  await until('mvmctl runs', async () => (await processesWith('up', '--request', '-')).length > 0);
+  let mvmctl = 0;
+  await until('mvmctl runs', async () => {
+    [mvmctl = 0] = await childrenOf(script.child.pid ?? 0);
+    return mvmctl > 0;
+  });
   script.child.kill('SIGKILL');
   await endOf(script);
-  await until('mvmctl is done', async () => (await processesWith('up', '--request', '-')).length === 0);
+  await until('mvmctl is done', () => !existsSync(`/proc/${mvmctl}`));
   // It may have been made: then nobody claims it.
   const found = (await Sandbox.list({ all: true })).find((one) => one.name === name);
   if (found) await isDestroyed(found.id);

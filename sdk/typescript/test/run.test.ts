@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { inspect } from 'node:util';
 import { CommandFailed, FileError, InvalidRequest, NotRecordable, PolicyDenied, run, Timeout } from '@mvm/sdk';
-import { failsAs, folderFor, IMAGE, processesWith, setEnv, until } from './support.js';
+import { childrenOf, failsAs, folderFor, IMAGE, setEnv, until } from './support.js';
 
 const image = IMAGE;
 
@@ -50,6 +51,13 @@ test('output is bounded, time is, and a wrong end is an error if that is asked f
   assert.deepEqual([missing.exitCode, missing.notStarted?.reason], [null, 'command_not_found']);
 });
 
+test('output that is large as JSON comes back whole, and a time may be longer than a timer can be set to', async () => {
+  const line = 'head -c 8388608 /dev/zero | tee /dev/stderr';
+  const result = await run(line, { image, timeoutMs: 2 ** 32 });
+  assert.deepEqual([result.stdoutData.length, result.stderrData.length], [8 << 20, 8 << 20]);
+  assert.equal(result.stdoutTruncated, false);
+});
+
 test('a plan says what would be allowed, and a refusal the same', async () => {
   const wish = { image, profile: 'restrictive', user: 'root' };
   const plan = await run('true', { ...wish, dryRun: true });
@@ -71,11 +79,18 @@ test('a receipt is written beside its proof, and a place where none can be is re
 test('an abort ends it with its machine', async () => {
   const reason = new Error('that is enough');
   const controller = new AbortController();
+  const known = new Set(await childrenOf(process.pid));
   const running = run('sleep 100', { image, signal: controller.signal });
-  await until('it runs', async () => (await processesWith('run', '--request')).length > 0);
+  const mine = async () => (await childrenOf(process.pid)).filter((pid) => !known.has(pid));
+  await until('its machine runs', async () => {
+    for (const pid of await mine()) if ((await childrenOf(pid)).length > 0) return true;
+    return false;
+  });
+  const [mvmctl] = await mine();
+  const machines = await childrenOf(mvmctl ?? 0);
   controller.abort(reason);
   await assert.rejects(running, (failure) => failure === reason);
-  await until('nothing is left', async () => (await processesWith('run', '--request')).length === 0);
+  for (const pid of [mvmctl, ...machines]) await until('it is gone', () => !existsSync(`/proc/${pid}`));
 });
 
 test('each is noted where MVM_SDK_RUNS says, and none is recorded yet', async (t) => {

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { mock, test } from 'node:test';
 import { inspect } from 'node:util';
 import {
   AlreadyExists,
   ClosedHandle,
+  Internal,
   InvalidRequest,
   InvalidState,
   NotFound,
@@ -13,7 +14,7 @@ import {
   snapshots,
   Timeout,
 } from '@mvm/sdk';
-import { ended, failsAs, IMAGE, isDestroyed, sandboxFor, setEnv } from './support.js';
+import { ended, failsAs, IMAGE, isDestroyed, sandboxFor, setEnv, supervisorsOf, until } from './support.js';
 
 test('what was made is found by name, by id and in the list, and its name is taken', async (t) => {
   const name = `made-${process.pid}`;
@@ -182,6 +183,7 @@ test('a snapshot is sensitive, and what is restored goes on from it', async (t) 
   assert.deepEqual(await snapshots.remove(extra.name), [{ id: extra.id, name: extra.name }]);
   await assert.rejects(snapshots.inspect(extra), failsAs(NotFound));
   await assert.rejects(Sandbox.restore('no-such-snapshot'), failsAs(NotFound));
+  await assert.rejects(Sandbox.lookup('x'.repeat(1 << 20)), failsAs(Internal, /E2BIG/));
   await assert.rejects(snapshots.remove('no-such-snapshot'), failsAs(NotFound));
 });
 
@@ -243,6 +245,38 @@ test('an aborted creation leaves nothing', async () => {
   for (const { id } of await Sandbox.list({ all: true })) {
     if (!before.has(id)) await isDestroyed(id);
   }
+});
+
+test('copies and snapshots that are aborted leave nothing', async (t) => {
+  const sandbox = await sandboxFor(t);
+  const reason = new Error('no copies');
+  for (const name of ['fork', 'snapshot'] as const) {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const made =
+      name === 'fork' ? sandbox.fork(1, { ttlMs: 600_000, signal }) : sandbox.snapshot('unwanted', { signal });
+    setTimeout(() => controller.abort(reason), 5);
+    await assert.rejects(made, (failure) => failure === reason);
+  }
+  await until('the copy is gone', async () => {
+    return !(await Sandbox.list()).some((one) => one.name.startsWith(`${sandbox.name}-`));
+  });
+  await until('it is removed', async () => !(await snapshots.list()).some(({ name }) => name === 'unwanted'));
+});
+
+test('one whose supervisor hangs is ended by force where its scope is left', { timeout: 60_000 }, async (t) => {
+  const sandbox = await Sandbox.create(IMAGE);
+  const [supervisor] = await supervisorsOf(sandbox.id);
+  process.kill(supervisor ?? 0, 'SIGSTOP');
+  mock.timers.enable({ apis: ['setTimeout'] });
+  t.after(() => mock.timers.reset());
+  const closing = sandbox.close();
+  for (let turn = 0; turn < 100; turn += 1) await new Promise(setImmediate);
+  mock.timers.tick(120_000);
+  await closing;
+  mock.timers.reset();
+  await isDestroyed(sandbox.id);
+  assert.equal((await sandbox.destroy()).id, sandbox.id);
 });
 
 test('nothing is recorded yet, and that is said', async (t) => {

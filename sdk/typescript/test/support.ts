@@ -71,6 +71,17 @@ export async function processesWith(...words: string[]): Promise<number[]> {
   return found;
 }
 
+/** Processes that this one has started and that are there. */
+export async function childrenOf(pid: number): Promise<number[]> {
+  const found: number[] = [];
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const status = await readFile(`/proc/${name}/status`, 'utf8').catch(() => '');
+    if (status.includes(`\nPPid:\t${pid}\n`) && !status.includes('\nState:\tZ')) found.push(Number(name));
+  }
+  return found;
+}
+
 export const supervisorsOf = (id: string) => processesWith('supervise', id);
 
 /** Waits until a sandbox is destroyed, as the host sees it. */

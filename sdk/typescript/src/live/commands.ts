@@ -7,7 +7,7 @@
 import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { type JobResult, jobEvent, jobInfo, jobResult, plan } from '../api.js';
+import { type JobInfo, type JobResult, jobEvent, jobInfo, jobResult, plan } from '../api.js';
 import { json, list, oneOf, record, text } from '../decode.js';
 import { errorOf, TransportError } from '../errors.js';
 import { fileError } from '../host-file.js';
@@ -22,11 +22,13 @@ import { note } from './note.js';
 import { showReceipt } from './receipts.js';
 import { commandRequest, onceRequest, post, requestLine } from './requests.js';
 import { readSecrets } from './secrets.js';
-import { Stop } from './stop.js';
+import { orUndo, Stop } from './stop.js';
 
 /** How much longer than its own time a command's end may take to arrive. */
 const GRACE_MS = 30_000;
 const PIECE = 1 << 20;
+/** What a result takes beside its output. */
+const MAX_RESULT = 64 << 20;
 const encoding = oneOf('encoding', ['utf-8', 'base64']);
 
 export const commands: Performers<'commands.run' | 'commands.start' | 'commands.list' | 'run' | 'run.plan'> = {
@@ -35,7 +37,10 @@ export const commands: Performers<'commands.run' | 'commands.start' | 'commands.
     const { tty, idempotencyKey, stdin, ...command } = operation.arguments;
     const { values, warnings: _ } = await readSecrets(command.secrets);
     const body = { ...commandRequest(command), secrets: values, tty, stdin, idempotency_key: idempotencyKey };
-    const job = await call(operation, post('/v1/jobs', body), jobInfo);
+    const unbound = { ...operation, signal: undefined };
+    const started = call(unbound, post('/v1/jobs', body), jobInfo);
+    const kill = ({ runId }: JobInfo) => tell(unbound, post(`/v1/jobs/${runId}/signal`, { signal: 9 }));
+    const job = await orUndo(operation.signal, started, kill);
     await note(targetOf(operation).id, job.runId);
     return job;
   },
@@ -152,7 +157,9 @@ async function runOnce({ arguments: given, signal }: Operation<'run'>): Promise<
   if (stdin) args.push('-i');
   if (receipt !== undefined) args.push(`--receipt=${receipt}`);
   const input = [requestLine(onceRequest(given)), ...sliced(stdin ?? new Uint8Array())];
-  const said = await mvmctl({ args, input, limitMs: null, signal });
+  // A byte of output is at most six characters of JSON.
+  const maxOutput = MAX_RESULT + 2 * 6 * given.maxOutput;
+  const said = await mvmctl({ args, input, limitMs: null, signal, maxOutput });
   const { sandboxId, imageDigest, isolation, warnings, ...run } = once(said, 'the result');
   const result = jobResult(said, 'the result');
   await note(sandboxId, result.runId);

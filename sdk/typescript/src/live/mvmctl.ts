@@ -33,11 +33,13 @@ export interface Invocation {
    * once: what it was making would go on without it.
    */
   readonly undo?: (value: unknown) => Promise<unknown>;
+  /** The most that it may print, in bytes; 64 MiB if left out. */
+  readonly maxOutput?: number;
 }
 
-const running = new Set<ChildProcess>();
+const running = new Map<ChildProcess, NodeJS.Signals>();
 process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
+  for (const [child, signal] of running) child.kill(signal);
 });
 
 /** Runs mvmctl, and returns the JSON that it prints. An error that it prints is thrown. */
@@ -61,16 +63,19 @@ interface Finished {
 
 async function run(binary: string, call: Invocation): Promise<Finished> {
   const stop = new Stop(call.signal, call.limitMs === undefined ? WORK_MS : call.limitMs);
-  const child = spawn(binary, call.args, { stdio: ['pipe', 'pipe', 'pipe'] });
-  running.add(child);
-  const finished = finish(child).finally(() => running.delete(child));
-  // It need not read what it is told.
-  child.stdin.on('error', () => {});
-  for (const piece of call.input ?? []) child.stdin.write(piece);
-  child.stdin.end();
   const stopped = new Promise<never>((_, reject) => {
     stop.signal.addEventListener('abort', () => reject(stop.signal.reason), { once: true });
   });
+  let child: ChildProcess;
+  try {
+    child = begin(binary, call);
+  } catch (failure) {
+    stop.done();
+    throw failure;
+  }
+  // What makes something is asked to end, and takes it back; the rest is ended.
+  running.set(child, call.undo ? 'SIGTERM' : 'SIGKILL');
+  const finished = finish(child, call.maxOutput ?? MAX_OUTPUT).finally(() => running.delete(child));
   try {
     return await Promise.race([finished, stopped]);
   } catch (failure) {
@@ -79,6 +84,20 @@ async function run(binary: string, call: Invocation): Promise<Finished> {
   } finally {
     stop.done();
   }
+}
+
+function begin(binary: string, { args, input = [] }: Invocation): ChildProcess {
+  let child: ChildProcess;
+  try {
+    child = spawn(binary, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+  } catch (failure) {
+    throw internal((failure as Error).message);
+  }
+  // It need not read what it is told.
+  child.stdin?.on('error', () => {});
+  for (const piece of input) child.stdin?.write(piece);
+  child.stdin?.end();
+  return child;
 }
 
 /** Ends a call that nobody waits for any more, and takes back what it did. */
@@ -96,19 +115,19 @@ function abandon(child: ChildProcess, finished: Promise<Finished>, undo: Invocat
     .catch(() => {});
 }
 
-function finish(child: ChildProcess): Promise<Finished> {
+function finish(child: ChildProcess, most: number): Promise<Finished> {
   return new Promise((resolve, reject) => {
     const stdout: Buffer[] = [];
     let length = 0;
     let stderr = Buffer.alloc(0);
     child.stdout?.on('data', (piece: Buffer) => {
       length += piece.length;
-      if (length <= MAX_OUTPUT) {
+      if (length <= most) {
         stdout.push(piece);
         return;
       }
       child.kill('SIGKILL');
-      reject(internal('it printed more than 64 MiB'));
+      reject(internal(`it printed more than ${most >> 20} MiB`));
     });
     child.stderr?.on('data', (piece: Buffer) => {
       stderr = Buffer.concat([stderr, piece]).subarray(-MAX_SAID);

@@ -25,7 +25,7 @@ import type { Performers } from './index.js';
 import { claim } from './lease.js';
 import { mvmctl } from './mvmctl.js';
 import { endRequest, post } from './requests.js';
-import { ANSWER_MS, WORK_MS } from './stop.js';
+import { ANSWER_MS, orUndo, Silence, WORK_MS } from './stop.js';
 
 /** The longest that is waited with one request; the sandbox knows no longer waits. */
 const ROUND_MS = 50_000;
@@ -75,7 +75,8 @@ export const sandboxes: Performers<Here> = {
   kill: (operation) => end('kill', targetOf(operation).id, operation.signal),
   snapshot: (operation) => {
     const request = { ...post('/v1/snapshots', { name: operation.arguments.name }), limitMs: WORK_MS };
-    return call(operation, request, snapshot);
+    const saved = call({ ...operation, signal: undefined }, request, snapshot);
+    return orUndo(operation.signal, saved, ({ id }) => mvmctl({ args: ['snapshot', 'rm', '--json', '--', id] }));
   },
   fork,
   logs: (operation) => {
@@ -135,8 +136,9 @@ async function destroy(operation: Operation<'destroy'>): Promise<DeletionReport>
     const request = { method: 'POST', path: '/v1/sandbox/destroy', limitMs: WORK_MS } as const;
     return await call(operation, request, deletionReport);
   } catch (failure) {
-    if (!isGone(failure)) throw failure;
-    // It was destroyed before, and there is a report; or its supervisor is of no use.
+    // One that hangs is no more use to mvmctl.
+    if (!isGone(failure) || failure instanceof Silence) throw failure;
+    // It was destroyed before, and there is a report; or its supervisor is gone.
     return end('destroy', targetOf(operation).id, operation.signal);
   }
 }
@@ -162,7 +164,9 @@ function onlyOne<T>(all: readonly T[]): T {
 async function fork(operation: Operation<'fork'>): Promise<readonly Made[]> {
   const { count, name, ...ends } = operation.arguments;
   const request = { ...post('/v1/sandbox/fork', { count, name, ...endRequest(ends) }), limitMs: WORK_MS };
-  const { sandboxes: copies } = await call(operation, request, forked);
+  const made = call({ ...operation, signal: undefined }, request, forked);
+  const kill = (copies: readonly SandboxInfo[]) => Promise.allSettled(copies.map(({ id }) => end('kill', id)));
+  const { sandboxes: copies } = await orUndo(operation.signal, made, ({ sandboxes }) => kill(sandboxes));
   const hold = async (sandbox: SandboxInfo): Promise<Made> => {
     const lease = ends.lease ? await claim(sandbox.socket, operation.signal) : null;
     return { sandbox, lease, created: true, warnings: [], missingSecrets: [] };
@@ -171,6 +175,6 @@ async function fork(operation: Operation<'fork'>): Promise<readonly Made[]> {
   const failed = held.find((one) => one.status === 'rejected');
   if (!failed) return held.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
   // All or none.
-  await Promise.allSettled(copies.map(({ id }) => end('kill', id)));
+  await kill(copies);
   throw failed.reason;
 }

@@ -5,6 +5,9 @@ export const ANSWER_MS = 10_000;
 /** How long it may take where a machine starts, stops or is saved, and how long a transfer may stand still. */
 export const WORK_MS = 120_000;
 
+/** The longest time that a timer of Node's can be set to. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 /** What ends a call before its time: the caller's signal, or its deadline. */
 export class Stop {
   readonly #controller = new AbortController();
@@ -27,7 +30,8 @@ export class Stop {
   /** Sets the deadline anew, from now; null is none. */
   within(limitMs: number | null): void {
     clearTimeout(this.#timer);
-    if (limitMs !== null) this.#timer = setTimeout(() => this.#controller.abort(silent(limitMs)), limitMs);
+    if (limitMs === null || limitMs > MAX_TIMER_MS) return;
+    this.#timer = setTimeout(() => this.#controller.abort(new Silence(limitMs)), limitMs);
   }
 
   /** The call is over. */
@@ -42,8 +46,37 @@ export class Stop {
   }
 }
 
-function silent(limitMs: number): TransportError {
-  const why = `nothing came within ${limitMs / 1000} s`;
-  const hint = 'mvmctl kill ends a sandbox whose supervisor hangs';
-  return new TransportError({ what: 'cannot reach the sandbox', why, hint });
+/** That a deadline passed. */
+export class Silence extends TransportError {
+  constructor(limitMs: number) {
+    const why = `nothing came within ${limitMs / 1000} s`;
+    const hint = 'mvmctl kill ends a sandbox whose supervisor hangs';
+    super({ what: 'cannot reach the sandbox', why, hint });
+  }
+}
+
+/**
+ * Waits for something that an abort cannot stop once it was asked for. If it is aborted, what comes of it is taken back when
+ * it is there, while its caller goes on.
+ */
+export async function orUndo<T>(
+  signal: AbortSignal | undefined,
+  work: Promise<T>,
+  undo: (made: T) => Promise<unknown>,
+): Promise<T> {
+  const over = new AbortController();
+  const aborted = new Promise<never>((_, reject) => {
+    const taken = () => {
+      // What failed has made nothing, and there is nobody to tell.
+      work.then(undo).catch(() => {});
+      reject(signal?.reason);
+    };
+    if (signal?.aborted) taken();
+    signal?.addEventListener('abort', taken, { once: true, signal: over.signal });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    over.abort();
+  }
 }
