@@ -63,6 +63,12 @@ def sandbox(id: str) -> dict[str, Any]:
     return {"supervisors": len(supervisors), "machines": len(machines), "directory": place.exists(), "files": files}
 
 
+def programs(id: str) -> set[Path]:
+    """The files that a sandbox's supervisors run."""
+    supervisors = [pid for pid, (_, arguments) in _processes().items() if arguments[1:3] == ["supervise", id]]
+    return {Path(os.readlink(f"/proc/{pid}/exe")) for pid in supervisors}
+
+
 class Since:
     """What has come into being since this was made."""
 
