@@ -25,7 +25,7 @@ export interface ErrorFields {
  */
 export abstract class MvmError extends Error {
   /** Stable: scripts may depend on it. It is also the class's name. */
-  abstract readonly code: ErrorCode;
+  abstract get code(): ErrorCode;
   /** What could not be done. */
   readonly what: string;
   /** The cause. */
@@ -56,7 +56,9 @@ export abstract class MvmError extends Error {
 
 /** A command failed, and its caller had asked for that to be an error. */
 export class CommandFailed extends MvmError {
-  readonly code = 'CommandFailed' as const;
+  get code() {
+    return 'CommandFailed' as const;
+  }
   /** How it ended. */
   readonly result: CommandResult;
 
@@ -68,7 +70,9 @@ export class CommandFailed extends MvmError {
 
 /** A deadline passed. */
 export class Timeout extends MvmError {
-  readonly code = 'Timeout' as const;
+  get code() {
+    return 'Timeout' as const;
+  }
   /** What the command had written until it was killed; null where a wait ran out and nothing was killed. */
   readonly result: CommandResult | null;
 
@@ -80,67 +84,93 @@ export class Timeout extends MvmError {
 
 /** The policy refused it, for the reasons in `denials`. */
 export class PolicyDenied extends MvmError {
-  readonly code = 'PolicyDenied' as const;
+  get code() {
+    return 'PolicyDenied' as const;
+  }
 }
 
 /** It is not legal in the sandbox's present state. */
 export class InvalidState extends MvmError {
-  readonly code = 'InvalidState' as const;
+  get code() {
+    return 'InvalidState' as const;
+  }
 }
 
 /** The sandbox is there, but its machine or its supervisor cannot be reached. */
 export class SandboxUnavailable extends MvmError {
-  readonly code = 'SandboxUnavailable' as const;
+  get code() {
+    return 'SandboxUnavailable' as const;
+  }
 }
 
 /** There is no such thing. */
 export class NotFound extends MvmError {
-  readonly code = 'NotFound' as const;
+  get code() {
+    return 'NotFound' as const;
+  }
 }
 
 /** The name is taken. */
 export class AlreadyExists extends MvmError {
-  readonly code = 'AlreadyExists' as const;
+  get code() {
+    return 'AlreadyExists' as const;
+  }
 }
 
 /** A file operation failed, in the guest or on the host; `errno` says how. */
 export class FileError extends MvmError {
-  readonly code = 'FileError' as const;
+  get code() {
+    return 'FileError' as const;
+  }
 }
 
 /** Memory, disk, processes or something else that is bounded ran out. */
 export class ResourceExhausted extends MvmError {
-  readonly code = 'ResourceExhausted' as const;
+  get code() {
+    return 'ResourceExhausted' as const;
+  }
 }
 
 /** This host or its backend cannot do that; `capability` names what is missing. */
 export class BackendUnsupported extends MvmError {
-  readonly code = 'BackendUnsupported' as const;
+  get code() {
+    return 'BackendUnsupported' as const;
+  }
 }
 
 /** What was saved does not match what it would be restored on. */
 export class RestoreRefused extends MvmError {
-  readonly code = 'RestoreRefused' as const;
+  get code() {
+    return 'RestoreRefused' as const;
+  }
 }
 
 /** Two parts of mvm share no version. */
 export class Incompatible extends MvmError {
-  readonly code = 'Incompatible' as const;
+  get code() {
+    return 'Incompatible' as const;
+  }
 }
 
 /** The call has no meaning in a recording. */
 export class NotRecordable extends MvmError {
-  readonly code = 'NotRecordable' as const;
+  get code() {
+    return 'NotRecordable' as const;
+  }
 }
 
 /** The handle was closed before. */
 export class ClosedHandle extends MvmError {
-  readonly code = 'ClosedHandle' as const;
+  get code() {
+    return 'ClosedHandle' as const;
+  }
 }
 
 /** The connection to a sandbox broke, or what came over it makes no sense. */
 export class TransportError extends MvmError {
-  readonly code = 'TransportError' as const;
+  get code() {
+    return 'TransportError' as const;
+  }
   /** Whether the call may be made again without doing something twice. */
   readonly retryable: boolean;
 
@@ -152,12 +182,16 @@ export class TransportError extends MvmError {
 
 /** An argument is wrong. Nothing was done. */
 export class InvalidRequest extends MvmError {
-  readonly code = 'InvalidRequest' as const;
+  get code() {
+    return 'InvalidRequest' as const;
+  }
 }
 
 /** A defect in mvm, or a host that behaves as no host should. */
 export class Internal extends MvmError {
-  readonly code = 'Internal' as const;
+  get code() {
+    return 'Internal' as const;
+  }
 }
 
 const SIMPLE = {

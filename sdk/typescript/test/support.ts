@@ -165,8 +165,8 @@ export function inspectionOf(socket: string, state = 'running'): string {
   });
 }
 
-/** A handle on a sandbox whose supervisor is this function. */
-export async function fakeSandbox(t: TestContext, listener: RequestListener): Promise<Sandbox> {
+/** A server on a Unix socket. */
+async function serve(t: TestContext, listener: RequestListener): Promise<string> {
   const socket = join(await folderFor(t), 's');
   const server = createServer(listener).listen(socket);
   await once(server, 'listening');
@@ -174,8 +174,25 @@ export async function fakeSandbox(t: TestContext, listener: RequestListener): Pr
     server.closeAllConnections();
     server.close();
   });
+  return socket;
+}
+
+/** A handle on a sandbox whose supervisor is this function. */
+export async function fakeSandbox(t: TestContext, listener: RequestListener): Promise<Sandbox> {
+  const socket = await serve(t, listener);
   await fakeMvmctl(t, `${VERSION}\ncat <<'END'\n${inspectionOf(socket)}\nEND`);
   return Sandbox.connect('fake');
+}
+
+/** Has such a one be made. What is asked of mvmctl beside that fails, and is in the file that is returned. */
+export async function fakeCreation(t: TestContext, listener: RequestListener): Promise<string> {
+  const socket = await serve(t, listener);
+  const log = join(await folderFor(t), 'log');
+  const made = { ...JSON.parse(inspectionOf(socket)), created: true, warnings: [] };
+  const error = { code: 'Internal', what: 'cannot', why: 'this is a fake', hint: '' };
+  const creation = `[ "$1" = up ] && { cat <<'END'\n${JSON.stringify(made)}\nEND\nexit; }`;
+  await fakeMvmctl(t, `${VERSION}\n${creation}\necho "$*" >> ${log}\necho '${JSON.stringify({ error })}'; exit 125`);
+  return log;
 }
 
 /** A script of its own process, and the JSON that it prints, one value a line. */

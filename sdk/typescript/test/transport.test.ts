@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { mock, type TestContext, test } from 'node:test';
@@ -14,6 +15,7 @@ import {
 } from '@mvm/sdk';
 import {
   failsAs,
+  fakeCreation,
   fakeMvmctl,
   fakeSandbox,
   folderFor,
@@ -223,6 +225,34 @@ test('a socket that is gone: mvmctl says what became of the sandbox', async (t) 
   assert.equal(await sandbox.files.exists('/x').catch((failure: unknown) => failure instanceof NotFound), true);
 });
 
+test('a scope of which the sandbox may live on says so, beside what was thrown in it', async (t) => {
+  const log = await fakeCreation(t, (request, response) => {
+    if (request.url === '/v1/lease') response.write('{"claimed":true}\n');
+    else
+      response
+        .writeHead(500)
+        .end(JSON.stringify({ error: { code: 'Internal', what: 'cannot', why: 'first', hint: '' } }));
+  });
+  const thrown = new RangeError('of the scope');
+  const scope = async () => {
+    await using sandbox = await Sandbox.create(IMAGE);
+    assert.equal(sandbox.leased, true);
+    throw thrown;
+  };
+  await assert.rejects(scope(), (failure) => {
+    const { error, suppressed } = failure as { error: unknown; suppressed: unknown };
+    assert.equal(suppressed, thrown);
+    return failsAs(Internal, /first/)(error);
+  });
+  assert.equal(await readFile(log, 'utf8'), 'kill --json -- mvm-000000000000\n');
+});
+
+test('a sandbox that cannot be claimed is ended', async (t) => {
+  const log = await fakeCreation(t, (_, response) => response.writeHead(409).end('{}'));
+  await assert.rejects(Sandbox.create(IMAGE), failsAs(TransportError, /cannot claim[\s\S]*409/));
+  assert.equal(await readFile(log, 'utf8'), 'kill --json -- mvm-000000000000\n');
+});
+
 test('a supervisor that dies in the middle of a call', async () => {
   const sandbox = await Sandbox.create(IMAGE);
   const run = sandbox.commands.run('echo up; sleep 100', {
@@ -260,7 +290,6 @@ test('versions that do not go together are refused, and the others are not asked
   const log = join(await folderFor(t), 'log');
   await fakeMvmctl(t, `echo "$1" >> ${log}\n${VERSION}\ncat ${log} | grep -c version | sed 's/.*/{"sandboxes": []}/'`);
   assert.deepEqual([await Sandbox.list(), await Sandbox.list()], [[], []]);
-  const { readFile } = await import('node:fs/promises');
   assert.equal(await readFile(log, 'utf8'), 'version\nps\nps\n');
 });
 

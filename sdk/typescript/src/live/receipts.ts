@@ -7,7 +7,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { bytes, integer, json, nullable, object, oneOf, record, text } from '../decode.js';
+import { bool, bytes, integer, json, nullable, object, oneOf, record, text } from '../decode.js';
 import type { Operation } from '../operation.js';
 import {
   type Logged,
@@ -39,7 +39,7 @@ const opened = record<Opened>('Opened', {
   value: ['value_base64', bytes],
 });
 const checkedReceipt = record<Omit<Verification, 'refusal'>>('Verification', {
-  verified: ['verified', (value, at) => value === true || oneOf('verified', [])(value, at) === undefined],
+  verified: ['verified', bool],
   keyid: ['keyid', text],
   digest: ['digest', text],
   statement: ['statement', object],

@@ -30,9 +30,12 @@ import { ANSWER_MS, orUndo, Silence, WORK_MS } from './stop.js';
 /** The longest that is waited with one request; the sandbox knows no longer waits. */
 const ROUND_MS = 50_000;
 
-type Change = 'cold' | 'freeze' | 'resume' | 'stop' | 'start';
 type Here =
-  | Change
+  | 'cold'
+  | 'freeze'
+  | 'resume'
+  | 'stop'
+  | 'start'
   | 'inspect'
   | 'stats'
   | 'wait'
@@ -49,10 +52,8 @@ type Here =
   | 'ports.close';
 
 /** Has the machine start or stop. */
-function change<Name extends Change>(path: string): Performers<Name>[Name] {
-  return ((operation: Operation<Name>) =>
-    call(operation, { method: 'POST', path, limitMs: WORK_MS }, sandboxInfo)) as Performers<Name>[Name];
-}
+const change = (path: string) => (operation: Operation) =>
+  call(operation, { method: 'POST', path, limitMs: WORK_MS }, sandboxInfo);
 
 export const sandboxes: Performers<Here> = {
   cold: change('/v1/sandbox/pause'),
