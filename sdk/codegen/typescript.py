@@ -47,7 +47,10 @@ class _Writer:
         one = self.types[name]
         for other in _needed(one):
             self._define(other)
-        self.parts[name] = _union(one, self.types) if isinstance(one, Union) else _enum(one) if isinstance(one, Enum) else _record(one)
+        if isinstance(one, Record):
+            self.parts[name] = _record(one)
+        else:
+            self.parts[name] = _enum(one) if isinstance(one, Enum) else _union(one, self.types)
 
 
 def _needed(one: Record | Enum | Union) -> list[str]:
