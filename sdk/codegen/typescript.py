@@ -21,7 +21,8 @@ SCALARS = {"text": "string", "bytes": "Uint8Array", "integer": "number", "number
 DECODERS = {"text": "text", "bytes": "bytes", "integer": "integer", "number": "number", "boolean": "bool", "json": "json",
             "time": "integer", "span": "number"}
 # What a field is that an older server does not send.
-MISSING = {"text": "''", "integer": "0", "number": "0", "boolean": "false", "list": "[]", "json": "null", "time": "0", "span": "0"}
+MISSING = {"text": "''", "integer": "0", "number": "0", "boolean": "false", "list": "[]", "json": "null", "time": "0",
+           "span": "0"}
 
 
 def render(document: dict[str, Any]) -> str:
@@ -80,7 +81,7 @@ def _union(one: Union, types: dict[str, Record | Enum | Union]) -> str:
 def _record(one: Record) -> str:
     extends = f" extends {one.parent}" if one.parent else ""
     tag = f"  readonly {one.tag[0]}: '{one.tag[1]}';\n" if one.tag else ""
-    members = "".join(f"{_doc(_told(field), '  ')}  readonly {_camel(field.name)}: {_type(field.type)};\n" for field in one.fields)
+    members = "".join(map(_member, one.fields))
     inherited = f"  ...{_value(one.parent)}.fields,\n" if one.parent else ""
     tagged = f"  {one.tag[0]}: ['{one.tag[0]}', oneOf('{one.tag[0]}', ['{one.tag[1]}'])],\n" if one.tag else ""
     fields = "".join(f"  {_camel(field.name)}: [{_entry(field)}],\n" for field in one.fields)
@@ -89,6 +90,10 @@ def _record(one: Record) -> str:
         f"{_doc(one.doc)}export interface {one.name}{extends} {{\n{tag}{members}}}\n"
         f"export const {_value(one.name)} = record<{one.name}>('{one.name}', {{\n{inherited}{tagged}{fields}}}{hidden});\n"
     )
+
+
+def _member(field: Field) -> str:
+    return f"{_doc(_told(field), '  ')}  readonly {_camel(field.name)}: {_type(field.type)};\n"
 
 
 def _told(field: Field) -> str:

@@ -53,6 +53,7 @@ const READ = { offset: size, length: size };
 const COPY = { hostPath: word, guestPath: () => undefined };
 const ENOENT = 2;
 const ENOTDIR = 20;
+const ELOOP = 40;
 /** In pieces of this size a whole content is sent. */
 const PIECE = 1 << 20;
 
@@ -128,15 +129,15 @@ export class Files {
     return this.#handle.perform('files.stat', { path, follow: options.follow ?? false }, options);
   }
 
-  /** Whether there is something of this name. A link counts, wherever it points to. */
+  /** Whether there is something of this name. A link counts if what it points to is there. */
   async exists(path: string, options: Abortable = {}): Promise<boolean> {
     checkOptions('look at the file', options, {});
     try {
-      await this.stat(path, options);
+      await this.stat(path, { ...options, follow: true });
       return true;
     } catch (failure) {
       // Without a number it is the sandbox that is not found.
-      if (failure instanceof MvmError && (failure.errno === ENOENT || failure.errno === ENOTDIR)) return false;
+      if (failure instanceof MvmError && [ENOENT, ENOTDIR, ELOOP].includes(failure.errno ?? 0)) return false;
       throw failure;
     }
   }

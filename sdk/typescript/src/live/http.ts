@@ -138,7 +138,7 @@ async function exchange(socket: string, what: Ask, stop: Stop): Promise<Incoming
   }
 }
 
-/** A failure of the caller's own iterator, which is his to see as it is. */
+/** A failure of the caller's own iterator, which comes back as it is. */
 class OfCaller extends Error {
   constructor(readonly failure: unknown) {
     super();
@@ -167,7 +167,7 @@ async function send(request: ClientRequest, pieces: Pieces, stop: Stop, limitMs:
   request.end();
 }
 
-/** What the caller gives. The time that he takes is his. */
+/** What the caller gives. The time that it takes is no fault of the sandbox. */
 async function* ofCaller(pieces: Pieces, stop: Stop): AsyncGenerator<Uint8Array, void, void> {
   const iterator =
     Symbol.asyncIterator in pieces
