@@ -187,6 +187,21 @@ test('a snapshot is sensitive, and what is restored goes on from it', async (t) 
   await assert.rejects(snapshots.remove('no-such-snapshot'), failsAs(NotFound));
 });
 
+test('a restored one says which secrets it was not given', async (t) => {
+  setEnv(t, { SDK_TEST_SAVED: 'Of-The-Saved-7890' });
+  const secrets = { TOKEN: 'env:SDK_TEST_SAVED' };
+  const sandbox = await sandboxFor(t, { secrets });
+  const saved = await sandbox.snapshot();
+  t.after(() => snapshots.remove(saved));
+  await sandbox.destroy();
+  await using without = await Sandbox.restore(saved);
+  assert.deepEqual(without.missingSecrets, ['TOKEN']);
+  await without.close();
+  await using with_ = await Sandbox.restore(saved, { secrets });
+  assert.deepEqual(with_.missingSecrets, []);
+  assert.equal((await with_.commands.run('echo $TOKEN')).stdout, '[redacted:TOKEN]\n');
+});
+
 test('forks are leased copies, each of its own', async (t) => {
   const sandbox = await sandboxFor(t);
   await sandbox.files.write('/root/common', 'common');
