@@ -694,6 +694,18 @@ export const logGap = record<LogGap>('LogGap', {
   source: ['source', nullable(logSource), null],
 });
 
+/** A rule that knows credentials by their shape, and what it found. */
+export interface LogRule {
+  /** How often it found something. */
+  readonly redactions: number;
+  /** Its id (`mvmctl logs --redact show-rules`). */
+  readonly rule: string;
+}
+export const logRule = record<LogRule>('LogRule', {
+  redactions: ['redactions', integer],
+  rule: ['rule', text],
+});
+
 /** What an answer had. */
 export interface LogSummary {
   readonly type: 'summary';
@@ -703,12 +715,15 @@ export interface LogSummary {
   readonly onReading: number;
   /** How often something was redacted in them. */
   readonly redactions: number;
+  /** The rules that found these, in the order of their first finding. */
+  readonly rules: readonly LogRule[];
 }
 export const logSummary = record<LogSummary>('LogSummary', {
   type: ['type', oneOf('type', ['summary'])],
   lines: ['lines', integer],
   onReading: ['on_reading', integer],
   redactions: ['redactions', integer],
+  rules: ['rules', list(logRule), []],
 });
 
 /** One line of the log, or lines that are missing, or the end. */

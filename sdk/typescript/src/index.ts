@@ -21,6 +21,7 @@ export type {
   LeaseCleanup,
   LogGap,
   LogLine,
+  LogRule,
   LogSource,
   LogSummary,
   Machine,

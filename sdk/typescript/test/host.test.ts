@@ -35,6 +35,7 @@ test('the log has what jobs wrote, line by line, and sums up', async () => {
   assert.ok(!mine.some(({ text }) => text.includes('AKIAIOSFODNN7EXAMPLE')));
   assert.equal(summaryOf(log)?.lines, lines.length);
   assert.ok((summaryOf(log)?.onReading ?? 0) > 0);
+  assert.ok(summaryOf(log)?.rules.some(({ rule, redactions }) => rule && redactions > 0));
   const open = await linesOf(sandbox.logs({ source: 'job', redact: false }));
   assert.ok(open.some(({ text }) => text.includes('AKIAIOSFODNN7EXAMPLE')));
   assert.ok(!inspect(mine[0]).includes('a line'));
