@@ -236,6 +236,7 @@ class Logs(Sandboxed):
             line, summary = self.ok("GET", "/v1/logs", source="job", tail=1, **query)
             self.assertIn(line["text"], (text, "[redacted:aws-access-key-id]"))
             self.assertEqual((line["redactions"], summary["redactions"], summary["on_reading"]), (count,) * 3)
+            self.assertEqual(summary["rules"], [{"rule": "aws-access-key-id", "redactions": 1}] * count)
 
     def test_following(self) -> None:
         with self.api.events("GET", "/v1/logs", follow=True, tail=0, source="job") as events:

@@ -18,7 +18,7 @@ mod snapshots;
 
 pub use files::{CopyReport, CopyRequest, FileInfo, MkdirRequest, RemoveRequest, RenameRequest, Skipped, Written};
 pub use jobs::{Job, JobEvent, JobRequest, JobResult, NotStarted, Receipt, SignalRequest, Stream, TerminalSize};
-pub use logs::{GapCause, LogEvent, LogGap, LogLine, LogSource, LogSummary, Redact};
+pub use logs::{GapCause, LogEvent, LogGap, LogLine, LogRule, LogSource, LogSummary, Redact};
 pub use policy::{Denial, Enforced, Plan, PlanLine};
 pub use ports::{Port, PortName, PortRequest, PortStatus};
 pub use run::RunRequest;

@@ -198,7 +198,7 @@ pub struct RunArgs {
     #[arg(long, short)]
     pub tty: bool,
     /// Keep at most this much of standard output and of standard error each; the rest is counted and dropped
-    /// [default: no limit, 1M with --json]
+    /// [default: no limit, 8M with --json]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_output: Option<u64>,
     /// Print one JSON object with the result instead of the output as it comes

@@ -20,6 +20,12 @@ pub fn line<T: DeserializeOwned>(example: &str) -> Result<T> {
     read(example, |text| std::io::stdin().lock().take(MAX_BYTES as u64 + 1).read_until(b'\n', text))
 }
 
+/// Has this process end when the one that started it does: what nobody waits for any more shall not go on.
+pub fn end_with_caller() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|e| Error::internal("cannot tie the run to its caller", e))
+}
+
 fn read<T: DeserializeOwned>(example: &str, take: impl FnOnce(&mut Vec<u8>) -> std::io::Result<usize>) -> Result<T> {
     let invalid = |why: String| {
         Error::new(ErrorCode::InvalidRequest, "cannot understand the request on standard input", why).hint(example)

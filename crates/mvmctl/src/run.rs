@@ -94,6 +94,7 @@ fn bounds(policy: &Policy) -> (Option<u64>, Option<Duration>) {
 /// What is asked for, on standard input or by options.
 fn asked(args: &RunArgs) -> Result<api::RunRequest> {
     if args.request.is_some() {
+        request::end_with_caller()?;
         return request::line("echo '{\"argv\": [\"uname\", \"-a\"]}' | mvmctl run --request -");
     }
     let MachineArgs { image, cpus, memory, disk } = args.machine.clone();

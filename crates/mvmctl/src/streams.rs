@@ -11,7 +11,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 /// How much of each output a JSON result holds unless the caller says otherwise.
-pub const JSON_OUTPUT_LIMIT: u64 = 1 << 20;
+pub const JSON_OUTPUT_LIMIT: u64 = 8 << 20;
 
 /// Standard input in pieces, read on a thread of its own. Without `--interactive` it is at its end.
 pub fn input(interactive: bool) -> mpsc::Receiver<Vec<u8>> {

@@ -186,20 +186,20 @@ pub struct LogFilter {
 const MAX_KEYS: usize = 1024;
 
 impl LogFilter {
-    /// Redacts one line. Returns how often something was found.
-    pub fn redact(&mut self, line: &mut LogLine) -> u64 {
+    /// Redacts one line. Returns the ids of the rules that found something, one for each finding.
+    pub fn redact(&mut self, line: &mut LogLine) -> Vec<&'static str> {
         let from = (line.source, line.run_id.clone(), line.stream);
-        let mut found = 0;
+        let mut found = Vec::new();
         if let Some(text) = self.without_key(from, &line.text) {
             line.text = text;
-            found += 1;
+            found.push(PRIVATE_KEY.0);
         }
         let shaped = tokens(&line.text);
-        found += shaped.found.len() as u64;
+        found.extend(shaped.found);
         if let Cow::Owned(text) = shaped.text {
             line.text = text;
         }
-        line.redactions += found;
+        line.redactions += found.len() as u64;
         found
     }
 

@@ -265,7 +265,8 @@ mod tests {
                 while let Some(event) = reader.next().await {
                     told.extend(texts(&[event]).into_iter().map(str::to_owned));
                 }
-                let LogSummary { lines, redactions, on_reading } = reader.summary();
+                let LogSummary { lines, redactions, on_reading, rules } = reader.summary();
+                assert_eq!(rules.iter().map(|rule| rule.redactions).sum::<u64>(), on_reading);
                 (told.join(","), (lines, redactions, on_reading))
             })
         };

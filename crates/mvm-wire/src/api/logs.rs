@@ -44,7 +44,7 @@ pub enum LogEvent {
 }
 
 /// What an answer had.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogSummary {
     /// How many lines.
     pub lines: u64,
@@ -52,6 +52,18 @@ pub struct LogSummary {
     pub redactions: u64,
     /// How many of these only for this answer: what is kept has it still.
     pub on_reading: u64,
+    /// The rules that found these, in the order of their first finding.
+    #[serde(default)]
+    pub rules: Vec<LogRule>,
+}
+
+/// A rule that knows credentials by their shape, and what it found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogRule {
+    /// Its id (`mvmctl logs --redact show-rules`).
+    pub rule: String,
+    /// How often it found something.
+    pub redactions: u64,
 }
 
 /// Whether credentials that are known by their shape are redacted when the log is read. Secrets that commands were given

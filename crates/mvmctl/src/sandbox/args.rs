@@ -271,7 +271,7 @@ pub struct ExecArgs {
     #[arg(long, short)]
     pub tty: bool,
     /// Keep at most this much of standard output and of standard error each; the rest is counted and dropped
-    /// [default: no limit, 1M with --json]
+    /// [default: no limit, 8M with --json]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "detach")]
     pub max_output: Option<u64>,
     /// Have what ran signed, and write the receipt there; the proof that it is in the audit log goes into FILE.tlog-proof

@@ -87,7 +87,7 @@ fn in_words(event: &LogEvent) -> String {
 
 /// Says on standard error, beside the lines, what is not in them.
 fn summarize(summary: &LogSummary) {
-    let LogSummary { redactions, on_reading, .. } = *summary;
+    let &LogSummary { redactions, on_reading, .. } = summary;
     let off = if on_reading > 0 { format!("; --redact off shows {on_reading} of them") } else { String::new() };
     if redactions > 0 {
         eprintln!("mvmctl: {}{off}", output::count(redactions, "redaction", "redactions"));

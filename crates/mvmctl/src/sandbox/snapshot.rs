@@ -153,7 +153,7 @@ pub fn restore(args: RestoreArgs) -> u8 {
 }
 
 /// Names of the secrets that the snapshot's sandbox had and this request does not give.
-fn missing_secrets(home: &Home, request: &CreateRequest) -> Result<Vec<String>> {
+pub fn missing_secrets(home: &Home, request: &CreateRequest) -> Result<Vec<String>> {
     let snapshot = snapshots::find(home, &request.snapshot)?;
     let had = snapshot.record().map(|record| record.request.secrets.clone()).unwrap_or_default();
     Ok(had.into_keys().filter(|name| !request.secrets.contains_key(name)).collect())

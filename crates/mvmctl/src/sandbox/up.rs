@@ -8,7 +8,7 @@ use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, Job, JobRequest, Lea
 use serde_json::json;
 
 use super::args::UpArgs;
-use super::{ending, exec, port, verb};
+use super::{ending, exec, port, snapshot, verb};
 use crate::args::MachineArgs;
 use crate::output;
 use crate::policy;
@@ -24,6 +24,8 @@ pub fn up(args: UpArgs) -> u8 {
             return Ok(policy::print(&plan(&home, request)?.plan, args.json));
         }
         let asked_for_ports = !request.ports.is_empty();
+        let from_snapshot = !request.snapshot.is_empty();
+        let missing = if from_snapshot { Some(snapshot::missing_secrets(&home, &request)?) } else { None };
         let mut control = signals::listen();
         let _ = reconcile::reconcile(&home)?;
         let progress = Drawn::new(args.quiet || args.json);
@@ -40,7 +42,7 @@ pub fn up(args: UpArgs) -> u8 {
             return attached(&args, &sandbox, &client, &mut control).await;
         }
         let job = if args.command.is_empty() { None } else { Some(start(&client, &args).await?) };
-        print(&args, &sandbox, made, job, &ports, &warnings);
+        print(&args, &Done { sandbox, made, job, ports, warnings, missing });
         Ok(output::SUCCESS)
     })
 }
@@ -78,13 +80,28 @@ async fn start(client: &Client, args: &UpArgs) -> Result<Job> {
     client.post("/v1/jobs", Some(&request)).await
 }
 
-fn print(args: &UpArgs, sandbox: &Sandbox, made: bool, job: Option<Job>, ports: &[Port], warnings: &[String]) {
+/// What there is to say of a sandbox that is up.
+struct Done {
+    sandbox: Sandbox,
+    made: bool,
+    job: Option<Job>,
+    ports: Vec<Port>,
+    warnings: Vec<String>,
+    /// Of one that was made from a snapshot.
+    missing: Option<Vec<String>>,
+}
+
+fn print(args: &UpArgs, done: &Done) {
+    let Done { sandbox, made, job, ports, warnings, missing } = done;
     if args.json {
         let mut object = json!(sandbox);
         object["created"] = json!(made);
         object["job"] = json!(job);
         object["ports"] = json!(ports);
         object["warnings"] = json!(warnings);
+        if let Some(missing) = missing {
+            object["missing_secrets"] = json!(missing);
+        }
         output::print_json(&object);
         return;
     }
@@ -93,12 +110,12 @@ fn print(args: &UpArgs, sandbox: &Sandbox, made: bool, job: Option<Job>, ports: 
         return;
     }
     let machine = sandbox.machine;
-    let there = if made { "is" } else { "was there already and is" };
+    let there = if *made { "is" } else { "was there already and is" };
     output::line(&format!(
         "{} {there} {} ({}, {} CPU, {} MiB)",
         sandbox.name, sandbox.state, sandbox.image, machine.cpus, machine.memory_mib
     ));
-    if let Some(job) = &job {
+    if let Some(job) = job {
         output::line(&format!("  job {}: mvmctl attach {} {}", job.run_id, sandbox.name, job.run_id));
     }
     ports.iter().for_each(|port| output::line(&format!("  port {}", port::shown(port))));

@@ -31,6 +31,7 @@ __all__ = [
     "LogEvent",
     "LogGap",
     "LogLine",
+    "LogRule",
     "LogSource",
     "LogSummary",
     "Machine",
@@ -765,6 +766,17 @@ class LogGap(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogRule(Record):
+    """A rule that knows credentials by their shape, and what it found."""
+
+    redactions: int
+    """How often it found something."""
+
+    rule: str
+    """Its id (`mvmctl logs --redact show-rules`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSummary(Record):
     """What an answer had."""
 
@@ -778,6 +790,9 @@ class LogSummary(Record):
 
     redactions: int
     """How often something was redacted in them."""
+
+    rules: tuple[LogRule, ...] = ()
+    """The rules that found these, in the order of their first finding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mvm_wire::api::{GapCause, LogEvent, LogGap, LogSource, LogSummary};
+use mvm_wire::api::{GapCause, LogEvent, LogGap, LogRule, LogSource, LogSummary};
 
 use super::{Log, NEWER, OLDER};
 use crate::secrets::LogFilter;
@@ -42,8 +42,8 @@ pub struct Reader {
     unread: Vec<u8>,
     /// The number of the next line; `None` before the first.
     next: Option<u64>,
-    /// With what was redacted in each for this reader.
-    ready: VecDeque<(LogEvent, u64)>,
+    /// With the rules that found something in each for this reader.
+    ready: VecDeque<(LogEvent, Vec<&'static str>)>,
     filter: LogFilter,
     summary: LogSummary,
     /// The lines that were there already have been looked at.
@@ -72,8 +72,8 @@ impl Reader {
     pub async fn next(&mut self) -> Option<LogEvent> {
         loop {
             if self.caught_up || self.wanted.tail.is_none() {
-                if let Some((event, on_reading)) = self.ready.pop_front() {
-                    self.count(&event, on_reading);
+                if let Some((event, found)) = self.ready.pop_front() {
+                    self.count(&event, &found);
                     return Some(event);
                 }
             }
@@ -100,14 +100,20 @@ impl Reader {
 
     /// What there was so far.
     pub fn summary(&self) -> LogSummary {
-        self.summary
+        self.summary.clone()
     }
 
-    fn count(&mut self, event: &LogEvent, on_reading: u64) {
-        if let LogEvent::Line(line) = event {
-            self.summary.lines += 1;
-            self.summary.redactions += line.redactions;
-            self.summary.on_reading += on_reading;
+    fn count(&mut self, event: &LogEvent, found: &[&'static str]) {
+        let LogEvent::Line(line) = event else { return };
+        let summary = &mut self.summary;
+        summary.lines += 1;
+        summary.redactions += line.redactions;
+        summary.on_reading += found.len() as u64;
+        for id in found {
+            match summary.rules.iter_mut().find(|known| known.rule == *id) {
+                Some(known) => known.redactions += 1,
+                None => summary.rules.push(LogRule { rule: (*id).to_owned(), redactions: 1 }),
+            }
         }
     }
 
@@ -173,16 +179,16 @@ impl Reader {
         if let Some(next) = self.next.filter(|next| seq > *next) {
             let (lines, cause) = (seq - next, GapCause::Overrun);
             let gap = LogGap { seq: next, at_ms: None, lines, cause, source: None, run_id: None };
-            self.ready.push_back((LogEvent::Gap(gap), 0));
+            self.ready.push_back((LogEvent::Gap(gap), Vec::new()));
         }
         self.next = Some(seq + 1);
         // Also in lines that are not wanted: a key may begin there.
-        let on_reading = match &mut event {
+        let found = match &mut event {
             LogEvent::Line(line) if self.wanted.redact => self.filter.redact(line),
-            _ => 0,
+            _ => Vec::new(),
         };
         if self.wants(&event) {
-            self.ready.push_back((event, on_reading));
+            self.ready.push_back((event, found));
         }
     }
 
