@@ -183,7 +183,7 @@ def job_name(run_id: Any) -> str:
     """A run id, which is also a part of a path."""
     name = check.named("cannot find the command", "a run id", run_id)
     if not all(letter.isascii() and (letter.isalnum() or letter == "-") for letter in name):
-        check.refuse("cannot find the command", "this is no run id")
+        check.refuse(f"cannot find the command {name[:60]}", "this is no run id")
     return name
 
 

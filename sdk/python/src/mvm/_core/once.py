@@ -37,7 +37,7 @@ def one_shot(argv: Any, options: Mapping[str, Any]) -> OneShot:
         "cwd": check.optional_text(what, "cwd", given("cwd")),
         "user": check.optional_text(what, "user", given("user")),
         "timeout_ms": check.optional_milliseconds(what, "timeout", given("timeout")),
-        "max_output": check.count(what, "max_output", given("max_output"), most=2**40),
+        "max_output": check.optional_count(what, "max_output", given("max_output"), most=2**40),
         "profile": check.optional_text(what, "profile", given("profile")),
         "accept_risk": check.flag(what, "accept_risk", given("accept_risk")),
         "require": check.texts(what, "require", given("require")),

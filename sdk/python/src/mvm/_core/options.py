@@ -25,7 +25,7 @@ class RunOptions(TypedDict, total=False):
     user: str | None
     stdin: str | bytes | None
     timeout: float | timedelta | None
-    max_output: int
+    max_output: int | None
     check: bool
     accept_risk: bool
     require: Sequence[str]

@@ -111,7 +111,7 @@ def run(
     user: str | None = None,
     stdin: str | bytes | None = None,
     timeout: float | timedelta | None = None,
-    max_output: int = commands.MAX_OUTPUT,
+    max_output: int | None = None,
     check: bool = False,
     accept_risk: bool = False,
     require: Sequence[str] = (),
@@ -135,7 +135,8 @@ def run(
         user: user of the guest: name, uid, name:group or uid:gid.
         stdin: what it reads; nothing if left out.
         timeout: seconds after which it is killed and `Timeout` raised, with the result until then.
-        max_output: bytes of each output stream that are kept, the first ones; all are read and counted.
+        max_output: bytes of each output stream that are kept, the first ones, 8 MiB if left out; all are read and counted.
+            The profile may pass on less; asking for more than it does is refused.
         check: raise `CommandFailed` unless it ends with exit code 0.
         accept_risk: you know that `permissive` refuses nothing.
         require: layers of isolation that must apply besides the profile's.
