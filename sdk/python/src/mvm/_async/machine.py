@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, overload
 
 from .._api import Plan, Snapshot
-from .._core import commands, once, receipts, results, sandboxes
+from .._core import once, receipts, results, sandboxes
 from .._core.options import RunOptions
 from .._core.receipts import Opening, Receipt, Verification
 from .._core.sandboxes import Collected, RemovedSnapshot
