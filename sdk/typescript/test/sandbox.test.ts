@@ -273,9 +273,11 @@ test('copies and snapshots that are aborted leave nothing', async (t) => {
     setTimeout(() => controller.abort(reason), 5);
     await assert.rejects(made, (failure) => failure === reason);
   }
-  await until('the copy is gone', async () => {
-    return !(await Sandbox.list()).some((one) => one.name.startsWith(`${sandbox.name}-`));
-  });
+  const ofIt = ({ name }: { name: string }) => name.startsWith(`${sandbox.name}-`);
+  await until('the copy was there', async () => (await Sandbox.list({ all: true })).some(ofIt));
+  await until('the copy is gone', async () => !(await Sandbox.list()).some(ofIt));
+  // One is saved after the other.
+  await snapshots.remove(await sandbox.snapshot());
   await until('it is removed', async () => !(await snapshots.list()).some(({ name }) => name === 'unwanted'));
 });
 
