@@ -18,11 +18,8 @@ import {
 import { CommandFailed, Timeout } from './errors.js';
 import type { Handle } from './handle.js';
 import { Job } from './job.js';
-import type { CommandArguments } from './operation.js';
+import { type CommandArguments, MAX_OUTPUT } from './operation.js';
 import { type CommandResult, inWords } from './results.js';
-
-/** Bytes of each output that a result keeps unless its caller says otherwise. */
-export const MAX_OUTPUT = 8 << 20;
 
 /** What a command may be given. */
 export interface CommandOptions extends Abortable {
@@ -45,7 +42,10 @@ export interface CommandOptions extends Abortable {
 export interface CapturedOptions extends CommandOptions {
   /** Its standard input; none if left out. */
   readonly stdin?: string | Uint8Array | undefined;
-  /** Bytes of each output that are kept, the first ones; 8 MiB if left out. The rest is read and counted. */
+  /**
+   * Bytes of each output that are kept, the first ones; 8 MiB if left out. The rest is read and counted. The profile may pass
+   * on less.
+   */
   readonly maxOutput?: number | undefined;
   /** Whether any end but exit code 0 is {@link CommandFailed}. */
   readonly check?: boolean | undefined;
@@ -83,10 +83,9 @@ export function commandArguments(argv: readonly string[], options: CommandOption
 }
 
 /** The parts of options that every command has whose end is waited for. */
-export function capturedArguments({ stdin, maxOutput = MAX_OUTPUT, receipt }: CapturedOptions) {
+export function capturedArguments({ stdin, receipt }: CapturedOptions) {
   return {
     stdin: typeof stdin === 'string' ? Buffer.from(stdin) : stdin,
-    maxOutput,
     receipt: receipt === undefined ? undefined : resolve(receipt),
   };
 }
@@ -125,8 +124,9 @@ export class Commands {
     const what = 'run the command';
     const command = commandOf(what, argv);
     checkOptions(what, options, RUN);
-    const { onStdout, onStderr } = options;
-    const given = { ...commandArguments(command, options), ...capturedArguments(options), onStdout, onStderr };
+    const { onStdout, onStderr, maxOutput = MAX_OUTPUT } = options;
+    const captured = { ...capturedArguments(options), maxOutput, onStdout, onStderr };
+    const given = { ...commandArguments(command, options), ...captured };
     return settled(await this.#handle.perform('commands.run', given, options), options);
   }
 

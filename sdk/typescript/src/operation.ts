@@ -28,6 +28,9 @@ import { NotRecordable } from './errors.js';
 import type { Opening, Receipt, ReceiptField, Verification } from './receipt.js';
 import type { CommandResult, RunResult } from './results.js';
 
+/** Bytes of each output that a result keeps unless its caller says otherwise; mvmctl keeps as many. */
+export const MAX_OUTPUT = 8 << 20;
+
 /** A sandbox as a transport knows it. */
 export interface Target {
   readonly id: string;
@@ -121,7 +124,8 @@ export interface StartArguments extends CommandArguments {
 
 export interface RunArguments extends Omit<CommandArguments, 'env' | 'secrets'>, Wanted {
   readonly stdin: Uint8Array | undefined;
-  readonly maxOutput: number;
+  /** What mvmctl keeps, and the profile allows, if undefined. */
+  readonly maxOutput: number | undefined;
   readonly receipt: string | undefined;
 }
 

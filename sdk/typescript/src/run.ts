@@ -39,7 +39,8 @@ export async function run(argv: readonly string[] | string, options: RunOptions 
   checkOptions(what, options, RUN);
   checkMode(what, options.mode);
   const { signal } = options;
-  const captured = capturedArguments(options);
+  // One that is asked for is the profile's to refuse.
+  const captured = { ...capturedArguments(options), maxOutput: options.maxOutput };
   const given = { ...commandArguments(command, options), ...wantedOf(options.image, options), ...captured };
   if (options.dryRun) return live.perform({ name: 'run.plan', arguments: given, signal });
   return settled(await live.perform({ name: 'run', arguments: given, signal }), options);

@@ -67,6 +67,7 @@ test('a plan says what would be allowed, and a refusal the same', async () => {
     return failure instanceof PolicyDenied && failure.denials.length === plan.denials.length;
   });
   assert.equal((await run('true', { image, dryRun: true })).allowed, true);
+  assert.ok((await run('true', { image, profile: 'restrictive' })).ok);
 });
 
 test('a receipt is written beside its proof, and a place where none can be is refused before anything runs', async (t) => {

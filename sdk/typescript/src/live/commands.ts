@@ -11,7 +11,7 @@ import { type JobInfo, type JobResult, jobEvent, jobInfo, jobResult, plan } from
 import { json, list, oneOf, record, text } from '../decode.js';
 import { errorOf, TransportError } from '../errors.js';
 import { fileError } from '../host-file.js';
-import type { AttachedArguments, Operation } from '../operation.js';
+import { type AttachedArguments, MAX_OUTPUT, type Operation } from '../operation.js';
 import { CommandResult, type Ending, RunResult } from '../results.js';
 import { call, events, targetOf, tell } from './api.js';
 import { Capture } from './capture.js';
@@ -158,7 +158,7 @@ async function runOnce({ arguments: given, signal }: Operation<'run'>): Promise<
   if (receipt !== undefined) args.push(`--receipt=${receipt}`);
   const input = [requestLine(onceRequest(given)), ...sliced(stdin ?? new Uint8Array())];
   // A byte of output is at most six characters of JSON.
-  const maxOutput = MAX_RESULT + 2 * 6 * given.maxOutput;
+  const maxOutput = MAX_RESULT + 2 * 6 * (given.maxOutput ?? MAX_OUTPUT);
   const said = await mvmctl({ args, input, limitMs: null, signal, maxOutput });
   const { sandboxId, imageDigest, isolation, warnings, ...run } = once(said, 'the result');
   const result = jobResult(said, 'the result');
