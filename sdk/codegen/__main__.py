@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import openapi, python, unasync
+from . import openapi, python, typescript, unasync
 
 SDK = Path(__file__).resolve().parents[1]
 
@@ -17,11 +17,7 @@ def generated() -> dict[Path, str]:
     document = json.loads((SDK.parent / "docs/openapi.json").read_text())
     files = {SDK / "python/src/mvm/_api.py": python.render(openapi.read(document))}
     files |= unasync.render(SDK / "python/src/mvm/_async", SDK / "python/src/mvm/_sync")
-    try:
-        from . import typescript
-        files[SDK / "typescript/src/api.ts"] = typescript.render(document)
-    except ImportError:
-        pass
+    files[SDK / "typescript/src/api.ts"] = typescript.render(document)
     return files
 
 

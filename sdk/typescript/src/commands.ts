@@ -137,8 +137,8 @@ export class Commands {
     checkOptions(what, options, START);
     const { stdin = false, tty, idempotencyKey } = options;
     const given = { ...commandArguments(command, options), stdin, tty, idempotencyKey };
-    const { runId } = await this.#handle.perform('commands.start', given, options);
-    return new Job(this.#handle, runId);
+    const { job, warnings } = await this.#handle.perform('commands.start', given, options);
+    return new Job(this.#handle, job, 0, warnings);
   }
 
   /** All commands since the sandbox's supervisor started, the oldest first. */
@@ -156,7 +156,6 @@ export class Commands {
     const what = 'attach to the job';
     checked(what, 'the run id', runId, word);
     checkOptions(what, options, { offset: size });
-    await this.#handle.perform('job.info', { runId }, options);
-    return new Job(this.#handle, runId, options.offset);
+    return new Job(this.#handle, await this.#handle.perform('job.info', { runId }, options), options.offset);
   }
 }

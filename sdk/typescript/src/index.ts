@@ -47,7 +47,13 @@ export type {
   Written,
 } from './api.js';
 export type { Abortable } from './check.js';
-export type { CapturedOptions, CommandOptions, Commands, RunCommandOptions, StartOptions } from './commands.js';
+export {
+  type CapturedOptions,
+  type CommandOptions,
+  Commands,
+  type RunCommandOptions,
+  type StartOptions,
+} from './commands.js';
 export {
   AlreadyExists,
   BackendUnsupported,
@@ -69,15 +75,23 @@ export {
   Timeout,
   TransportError,
 } from './errors.js';
-export type { CopyOptions, FileContent, Files, ReadOptions, WriteOptions } from './files.js';
-export type { Job } from './job.js';
-export type { LogOptions, Logs } from './logs.js';
+export { type CopyOptions, type FileContent, Files, type ReadOptions, type WriteOptions } from './files.js';
+export { Job } from './job.js';
+export { type LogOptions, Logs } from './logs.js';
 export type { Collected, Mode, RemovedSnapshot } from './operation.js';
 export type { CreateOptions, EndOptions, MachineOptions, RestoreOptions } from './options.js';
-export type { PortName, PortSpec, Ports } from './ports.js';
-export type { Logged, Opened, Opening, Receipt, ReceiptField, Refusal, Verification } from './receipt.js';
+export { type PortName, type PortSpec, Ports } from './ports.js';
+export {
+  type Logged,
+  type Opened,
+  type Opening,
+  Receipt,
+  type ReceiptField,
+  type Refusal,
+  type Verification,
+} from './receipt.js';
 export { type OpenOptions, receipts, type ShowOptions, type VerifyOptions } from './receipts.js';
-export type { CommandResult, RunResult } from './results.js';
+export { CommandResult, RunResult } from './results.js';
 export { gc, type RunOptions, run } from './run.js';
-export { type DetachOptions, type ForkOptions, Sandbox, type Secrets } from './sandbox.js';
+export { type DetachOptions, type ForkOptions, Sandbox, Secrets } from './sandbox.js';
 export { snapshots } from './snapshots.js';

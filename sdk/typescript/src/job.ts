@@ -9,16 +9,26 @@ import type { Receipt } from './receipt.js';
 export class Job implements AsyncIterable<Output | OutputGap> {
   /** Its run id. */
   readonly runId: string;
-  /** Where its output is read from, counted over both streams. */
-  readonly offset: number;
+  /** What it was when this handle was made. */
+  readonly started: JobInfo;
+  /** What there is to say about how its secrets are kept. */
+  readonly warnings: readonly string[];
   readonly #handle: Handle;
+  #offset: number;
   #input: Promise<Input> | undefined;
 
   /** @internal */
-  constructor(handle: Handle, runId: string, offset = 0) {
+  constructor(handle: Handle, started: JobInfo, offset = 0, warnings: readonly string[] = []) {
     this.#handle = handle;
-    this.runId = runId;
-    this.offset = offset;
+    this.runId = started.runId;
+    this.started = started;
+    this.warnings = warnings;
+    this.#offset = offset;
+  }
+
+  /** Up to where its output was read, counted over both streams; the next iteration begins there. */
+  get offset(): number {
+    return this.#offset;
   }
 
   /** What is known of it now. */
@@ -27,12 +37,17 @@ export class Job implements AsyncIterable<Output | OutputGap> {
     return this.#handle.perform('job.info', { runId: this.runId }, options);
   }
 
-  /** Its output on both streams in the order in which it came, to its end. What is no longer kept is a gap. */
+  /**
+   * Its output on both streams from `offset` on, in the order in which it came, to its end. What is no longer kept is a gap.
+   * An iteration that was left, or broke off, is gone on with by the next one.
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator<Output | OutputGap, void, void> {
     const { runId, offset } = this;
     for await (const event of await this.#handle.perform('job.output', { runId, offset })) {
       if (event.type === 'ended') return;
-      if (event.type !== 'started') yield event;
+      if (event.type === 'started') continue;
+      this.#offset = event.offset + (event.type === 'output' ? event.data.length : event.bytes);
+      yield event;
     }
     const why = 'the stream ended before the job did';
     throw new TransportError({ what: 'lost the output of the job', why, hint: 'attach to it again' }, true);

@@ -161,6 +161,12 @@ export interface RemovedSnapshot {
   readonly name: string;
 }
 
+/** A job that was started, and what there is to say about how its secrets are kept. */
+export interface StartedJob {
+  readonly job: JobInfo;
+  readonly warnings: readonly string[];
+}
+
 /** What was cleared up. */
 export interface Collected {
   /** Sandboxes that are there. */
@@ -193,7 +199,7 @@ export interface Operations {
   lookup: Call<Named, Inspection>;
   'snapshots.list': Call<None, readonly Snapshot[]>;
   'snapshots.inspect': Call<Named, Snapshot>;
-  'snapshots.remove': Call<Named, readonly RemovedSnapshot[]>;
+  'snapshots.remove': Call<Named, RemovedSnapshot>;
   'receipts.show': Call<Job & { readonly sandbox: string | undefined }, Receipt>;
   'receipts.verify': Call<VerifyArguments, Verification>;
   'receipts.open': Call<{ path: string; field: ReceiptField; value: string | undefined }, Opening>;
@@ -214,7 +220,7 @@ export interface Operations {
   fork: Call<End & { readonly count: number; readonly name: string | undefined }, readonly Made[]>;
   logs: Call<LogArguments, AsyncIterable<LogEvent>>;
   'commands.run': Call<AttachedArguments, CommandResult>;
-  'commands.start': Call<StartArguments, JobInfo>;
+  'commands.start': Call<StartArguments, StartedJob>;
   'commands.list': Call<None, readonly JobInfo[]>;
   'job.info': Call<Job, JobInfo>;
   'job.output': Call<Job & { readonly offset: number }, AsyncIterable<JobEvent>>;

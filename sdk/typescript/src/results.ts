@@ -64,7 +64,7 @@ export class CommandResult {
   /** @internal */
   constructor(ending: Ending) {
     const { result } = ending;
-    this.exitCode = result.exitCode;
+    this.exitCode = exitCodeOf(result);
     this.signal = result.signal;
     this.stdoutBytes = result.stdoutBytes;
     this.stderrBytes = result.stderrBytes;
@@ -145,4 +145,10 @@ export function inWords(result: CommandResult): string {
 
 function textOf(data: Uint8Array): string {
   return Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('utf8');
+}
+
+/** As a shell has it: also of a program that could not be started. */
+function exitCodeOf({ exitCode, notStarted }: JobResult): number | null {
+  if (!notStarted) return exitCode;
+  return notStarted.reason === 'command_not_found' ? 127 : 126;
 }

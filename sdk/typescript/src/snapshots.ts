@@ -26,7 +26,7 @@ export const snapshots = {
   },
 
   /** Removes one. What was restored from it is not disturbed. */
-  async remove(snapshot: string | Snapshot, options: Abortable = {}): Promise<readonly RemovedSnapshot[]> {
+  async remove(snapshot: string | Snapshot, options: Abortable = {}): Promise<RemovedSnapshot> {
     const name = nameOf('remove the snapshot', snapshot);
     checkOptions('remove the snapshot', options, {});
     return live.perform({ name: 'snapshots.remove', arguments: { name }, signal: options.signal });

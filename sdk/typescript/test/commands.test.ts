@@ -67,9 +67,9 @@ test('with check any end but exit code 0 is an error with its result', async () 
 
 test('what cannot be started is a result that says so', async () => {
   const missing = await sandbox.commands.run(['/no/such']);
-  assert.deepEqual([missing.exitCode, missing.notStarted?.reason], [null, 'command_not_found']);
+  assert.deepEqual([missing.exitCode, missing.notStarted?.reason], [127, 'command_not_found']);
   const denied = await sandbox.commands.run(['/etc/passwd']);
-  assert.deepEqual([denied.exitCode, denied.notStarted?.reason], [null, 'command_not_executable']);
+  assert.deepEqual([denied.exitCode, denied.notStarted?.reason], [126, 'command_not_executable']);
   await assert.rejects(sandbox.commands.run(['/no/such'], { check: true }), failsAs(CommandFailed, /not started/));
 });
 

@@ -48,7 +48,7 @@ test('output is bounded, time is, and a wrong end is an error if that is asked f
     return failure instanceof CommandFailed && failure.result.exitCode === 5;
   });
   const missing = await run(['/no/such'], { image });
-  assert.deepEqual([missing.exitCode, missing.notStarted?.reason], [null, 'command_not_found']);
+  assert.deepEqual([missing.exitCode, missing.notStarted?.reason], [127, 'command_not_found']);
 });
 
 test('output that is large as JSON comes back whole, and a time may be longer than a timer can be set to', async () => {

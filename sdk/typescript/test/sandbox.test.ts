@@ -180,7 +180,7 @@ test('a snapshot is sensitive, and what is restored goes on from it', async (t) 
     [job.runId],
   );
   const extra = await sandbox.snapshot();
-  assert.deepEqual(await snapshots.remove(extra.name), [{ id: extra.id, name: extra.name }]);
+  assert.deepEqual(await snapshots.remove(extra.name), { id: extra.id, name: extra.name });
   await assert.rejects(snapshots.inspect(extra), failsAs(NotFound));
   await assert.rejects(Sandbox.restore('no-such-snapshot'), failsAs(NotFound));
   await assert.rejects(Sandbox.lookup('x'.repeat(1 << 20)), failsAs(Internal, /E2BIG/));

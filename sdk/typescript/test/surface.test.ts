@@ -35,7 +35,19 @@ function members(value: object): string[] {
 }
 
 test('the package exports this and no more', () => {
-  const own = ['MvmError', 'Sandbox', 'gc', 'receipts', 'run', 'snapshots'];
+  const classes = [
+    'CommandResult',
+    'Commands',
+    'Files',
+    'Job',
+    'Logs',
+    'Ports',
+    'Receipt',
+    'RunResult',
+    'Sandbox',
+    'Secrets',
+  ];
+  const own = [...classes, 'MvmError', 'gc', 'receipts', 'run', 'snapshots'];
   assert.deepEqual(Object.keys(sdk).sort(), [...own, ...ERRORS].sort());
 });
 
@@ -154,7 +166,9 @@ test('what comes back has this and no more', async (t) => {
     'receipt',
     'resize',
     'runId',
+    'started',
     'wait',
+    'warnings',
     'write',
   ]);
   assert.ok(Symbol.asyncIterator in job);

@@ -35,14 +35,14 @@ export const commands: Performers<'commands.run' | 'commands.start' | 'commands.
   'commands.run': runAttached,
   'commands.start': async (operation) => {
     const { tty, idempotencyKey, stdin, ...command } = operation.arguments;
-    const { values, warnings: _ } = await readSecrets(command.secrets);
+    const { values, warnings } = await readSecrets(command.secrets);
     const body = { ...commandRequest(command), secrets: values, tty, stdin, idempotency_key: idempotencyKey };
     const unbound = { ...operation, signal: undefined };
     const started = call(unbound, post('/v1/jobs', body), jobInfo);
     const kill = ({ runId }: JobInfo) => tell(unbound, post(`/v1/jobs/${runId}/signal`, { signal: 9 }));
     const job = await orUndo(operation.signal, started, kill);
     await note(targetOf(operation).id, job.runId);
-    return job;
+    return { job, warnings };
   },
   'commands.list': (operation) => call(operation, { path: '/v1/jobs' }, list(jobInfo)),
   run: runOnce,
@@ -166,7 +166,7 @@ async function runOnce({ arguments: given, signal }: Operation<'run'>): Promise<
   if (run.receiptError) throw remoteError(run.receiptError);
   const ending: Ending = {
     // The status of a shell is of no command.
-    result: result.notStarted ? { ...result, exitCode: null } : result,
+    result,
     sandboxId,
     warnings,
     stdout: Buffer.from(run.stdout, run.stdoutEncoding),

@@ -6,7 +6,7 @@
 
 import { inspection, plan, type SandboxInfo, sandboxInfo, snapshot } from '../api.js';
 import { bool, integer, list, record, text } from '../decode.js';
-import type { Made, Operation } from '../operation.js';
+import type { Made, Operation, RemovedSnapshot } from '../operation.js';
 import type { Performers } from './index.js';
 import { claim } from './lease.js';
 import { mvmctl } from './mvmctl.js';
@@ -63,8 +63,10 @@ export const host: Performers<OfHost> = {
     snapshotList(await mvmctl({ args: ['snapshot', 'ls', '--json'], signal }), 'the list').snapshots,
   'snapshots.inspect': async ({ arguments: { name }, signal }) =>
     snapshot(await mvmctl({ args: ['snapshot', 'inspect', '--json', '--', name], signal }), 'the snapshot'),
-  'snapshots.remove': async ({ arguments: { name }, signal }) =>
-    removedList(await mvmctl({ args: ['snapshot', 'rm', '--json', '--', name], signal }), 'the report').removed,
+  'snapshots.remove': async ({ arguments: { name }, signal }) => {
+    const said = await mvmctl({ args: ['snapshot', 'rm', '--json', '--', name], signal });
+    return removedList(said, 'the report').removed[0] as RemovedSnapshot;
+  },
 };
 
 /** Makes a sandbox and claims its lease. Nothing is left of one whose caller no longer wants it. */
