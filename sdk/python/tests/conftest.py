@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -62,5 +63,5 @@ def create(api: support.Surface, name: str) -> Iterator[Callable[..., Any]]:
 
     yield make
     for id in made:
-        if mvm.Sandbox.lookup(id).state != mvm.State.DESTROYED:
+        with contextlib.suppress(mvm.NotFound):
             mvm.Sandbox.connect(id).kill()

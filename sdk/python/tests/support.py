@@ -150,14 +150,25 @@ def supervisor(sandbox_id: str) -> int | None:
     return next((pid for pid, args in processes().items() if args[1:3] == ["supervise", sandbox_id]), None)
 
 
+def state(sandbox_id: str) -> mvm.State:
+    """What is known of a sandbox, whoever has handles of it."""
+    return mvm.Sandbox.lookup(sandbox_id).state
+
+
 def is_gone(sandbox_id: str) -> bool:
     """Whether nothing is left of a sandbox but what is known of its end."""
-    return supervisor(sandbox_id) is None and mvm.Sandbox.lookup(sandbox_id).state == mvm.State.DESTROYED
+    return supervisor(sandbox_id) is None and state(sandbox_id) == mvm.State.DESTROYED
 
 
 def gone(sandbox_id: str) -> None:
     """Waits for that."""
     until(lambda: is_gone(sandbox_id), f"{sandbox_id} is gone")
+
+
+def ended(sandbox_id: str) -> None:
+    """It was destroyed already; its supervisor may take its leave yet."""
+    assert state(sandbox_id) == mvm.State.DESTROYED
+    gone(sandbox_id)
 
 
 def running(box: Any, word: str) -> bool:

@@ -140,7 +140,7 @@ def test_what_is_no_port(options: Any) -> None:
     (math.nan, None, None, None), (-math.inf, None, None, None), (0, None, None, None), (-1, None, None, None),
     (None, 1, None, None), (None, "yes", None, None), (60, None, 7, None), (60, None, None, "explode"),
     ("60", None, None, None),
-    (None, True, None, "stop"), (60, None, None, []),
+    (None, True, None, "stop"), (math.inf, False, "me", "stop"), (60, None, None, []),
 ], ids=str)  # fmt: skip
 def test_what_is_no_ending(ttl: Any, lease: Any, owner: Any, expiry: Any) -> None:
     refused(check.ending, "what", ttl, lease, owner, expiry)

@@ -73,6 +73,11 @@ def named(what: str, name: str, value: Any) -> str:
     return str(value)
 
 
+def optional_named(what: str, name: str, value: Any) -> str | None:
+    """The same, or nothing: then it is made up."""
+    return None if value is None else named(what, name, value)
+
+
 def flag(what: str, name: str, value: Any) -> bool:
     """True or False, not what counts as them."""
     if not isinstance(value, bool):
@@ -221,7 +226,7 @@ def ending(what: str, ttl: Any, lease: Any, owner: Any, expiry: Any) -> dict[str
     infinite = isinstance(ttl, float) and math.isinf(ttl) and ttl > 0
     if lease and ttl is not None:
         refuse(what, "a sandbox ends with its client or after a time, not both", "leave out lease or ttl")
-    if expiry is not None and lease is not False and (ttl is None or infinite):
+    if expiry is not None and (infinite or (ttl is None and lease is not False)):
         refuse(what, "on_expiry says what happens after a time, and no time was given", "give a ttl")
     return {
         "lease": lease if lease is not None else ttl is None,

@@ -115,7 +115,7 @@ def _request(what: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(ports, (str, bytes)) or not isinstance(ports, Sequence):
         check.refuse(what, "ports is a list of PortSpec")
     request = {
-        "name": check.optional_text(what, "name", given("name")),
+        "name": check.optional_named(what, "name", given("name")),
         "image": check.optional_text(what, "image", given("image")),
         "cpus": check.optional_count(what, "cpus", given("cpus"), least=1),
         "memory_mib": check.optional_count(what, "memory_mib", given("memory_mib"), least=1),
@@ -280,7 +280,7 @@ def fork(of: Target, count: Any, options: Mapping[str, Any]) -> Operation[tuple[
     what = f"cannot fork the sandbox {of.name}"
     body = {
         "count": check.count(what, "count", count, least=1),
-        "name": check.optional_text(what, "name", options.get("name")),
+        "name": check.optional_named(what, "name", options.get("name")),
         **check.ending(what, options.get("ttl"), options.get("lease"), options.get("owner"), options.get("on_expiry")),
     }
 
@@ -297,7 +297,7 @@ def fork(of: Target, count: Any, options: Mapping[str, Any]) -> Operation[tuple[
 
 def snapshot(of: Target, name: Any) -> Operation[Snapshot]:
     """Saves it as it is at one moment."""
-    body = {"name": check.optional_text(f"cannot save a snapshot of {of.name}", "name", name)}
+    body = {"name": check.optional_named(f"cannot save a snapshot of {of.name}", "name", name)}
     call = Call(of, "POST", "/v1/snapshots", body=encoded(body), limit=WORK_LIMIT)
     return _asked("snapshot", of, Snapshot, call, body)
 
