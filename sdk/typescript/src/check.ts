@@ -54,6 +54,11 @@ const inRange = (value: unknown, least: number, most: number): boolean =>
 export const text = is('a text', isText);
 /** What becomes an argument of a process. */
 export const word = is('a text that is not empty and has no NUL', isWord);
+/** What is a part of a path of the API. */
+export const runId = is(
+  'the id of a command, such as run-0123456789abcdef',
+  (value) => isText(value) && /^[\w-]+$/.test(value),
+);
 export const flag = is('true or false', (value) => typeof value === 'boolean');
 export const callback = is('a function', (value) => typeof value === 'function');
 export const count = is('a whole number above zero', (value) => inRange(value, 1, 0xffff_ffff));

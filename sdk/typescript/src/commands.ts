@@ -9,11 +9,11 @@ import {
   content,
   duration,
   flag,
+  runId as runIdCheck,
   size,
   terminalSize,
   text,
   textMap,
-  word,
 } from './check.js';
 import { CommandFailed, Timeout } from './errors.js';
 import type { Handle } from './handle.js';
@@ -153,8 +153,8 @@ export class Commands {
    * @throws {NotFound} if there is none with this run id.
    */
   async attach(runId: string, options: { readonly offset?: number | undefined } & Abortable = {}): Promise<Job> {
-    const what = 'attach to the job';
-    checked(what, 'the run id', runId, word);
+    const what = typeof runId === 'string' ? `attach to the job ${runId.slice(0, 60)}` : 'attach to the job';
+    checked(what, 'the run id', runId, runIdCheck);
     checkOptions(what, options, { offset: size });
     return new Job(this.#handle, await this.#handle.perform('job.info', { runId }, options), options.offset);
   }
