@@ -14,6 +14,7 @@ import {
   terminalSize,
   text,
   textMap,
+  word,
 } from './check.js';
 import { CommandFailed, Timeout } from './errors.js';
 import type { Handle } from './handle.js';
