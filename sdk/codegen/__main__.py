@@ -1,4 +1,4 @@
-"""Writes what is generated for the SDKs: their API types, and the synchronous half of the Python SDK.
+"""Writes what is generated for the SDKs: their API types, the synchronous half of the Python SDK, and its reference.
 
 Usage, in sdk/: python3 -m codegen [--check]. With --check nothing is written, and stale files are named.
 """
@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import openapi, python, typescript, unasync
+from . import openapi, python, reference, typescript, unasync
 
 SDK = Path(__file__).resolve().parents[1]
 
@@ -18,7 +18,9 @@ def generated() -> dict[Path, str]:
     files = {SDK / "python/src/mvm/_api.py": python.render(openapi.read(document))}
     files |= unasync.render(SDK / "python/src/mvm/_async", SDK / "python/src/mvm/_sync")
     files[SDK / "typescript/src/api.ts"] = typescript.render(document)
-    return files
+    # The sources as they will be.
+    page = reference.render(SDK / "python/src/mvm", lambda path: files.get(path) or path.read_text())
+    return files | {SDK.parent / "docs/reference/python.md": page}
 
 
 def main() -> None:
