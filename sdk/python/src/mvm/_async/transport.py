@@ -121,7 +121,7 @@ class AsyncTransport:
         if isinstance(step, Pipe):
             return await anyio.to_thread.run_sync(_live.Input, step)
         if isinstance(step, Call):
-            async with await self._exchange(step, step.body) as stream:
+            async with await self._exchange(step, _content(step.body)) as stream:
                 return await stream.rest()
         if isinstance(step, Send):
             async with await self._exchange(step.call, _pieces(step.pieces)) as stream:
@@ -138,11 +138,10 @@ class AsyncTransport:
 
     async def _exchange(self, call: Call, content: Any) -> AsyncByteStream:
         """Sends a request. The answer has begun when this returns, and is no refusal."""
-        headers = {} if call.body is None or call.method != "POST" else {"content-type": "application/json"}
         client = self._client_of(call.target)
         with _live.told(call):
             request = client.build_request(
-                call.method, call.path, params=dict(call.params), content=content, headers=headers, timeout=call.limit
+                call.method, call.path, params=dict(call.params), content=content, headers=call.headers, timeout=call.limit
             )
             stream = AsyncByteStream(call, await client.send(request, stream=True))
         if stream.status >= 300:
@@ -236,6 +235,10 @@ async def tell(callback: Callable[[str], Any], text: str) -> None:
     said = callback(text)
     if inspect.isawaitable(said):
         await said
+
+
+def _content(body: bytes | None) -> bytes | AsyncIterator[bytes] | None:
+    return body if body is None or len(body) <= files.PIECE else _pieces(files.slices(body))
 
 
 async def _pieces(source: Any) -> AsyncIterator[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .. import _errors
@@ -50,6 +50,11 @@ def _whole(what: str, data: Any) -> bytes | None:
             f"content is str, bytes, a file that is open for reading bytes, or an iterable of bytes, not {type(data).__name__}",
         )
     return None
+
+
+def slices(data: bytes) -> Iterator[bytes]:
+    """A large body in pieces: whole, all that is left of it would be copied each time that the socket takes some."""
+    return (data[at : at + PIECE] for at in range(0, len(data), PIECE))
 
 
 def piece(data: Any) -> bytes:

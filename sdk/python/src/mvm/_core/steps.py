@@ -54,6 +54,14 @@ class Call:
     limit: float | None = ANSWER_LIMIT
 
     @property
+    def headers(self) -> dict[str, str]:
+        """What is said of the body."""
+        if self.body is None:
+            return {}
+        kind = {"content-type": "application/json"} if self.method == "POST" else {}
+        return {"content-length": str(len(self.body)), **kind}
+
+    @property
     def idempotent(self) -> bool:
         """Whether it does no harm to ask again: what looks, and what writes a whole file."""
         return self.method == "GET" or (self.path == "/v1/files" and "append" not in self.params)

@@ -90,7 +90,7 @@ class Transport:
         if isinstance(step, Pipe):
             return _live.Input(step)
         if isinstance(step, Call):
-            with self._exchange(step, step.body) as stream:
+            with self._exchange(step, _content(step.body)) as stream:
                 return stream.rest()
         if isinstance(step, Send):
             with self._exchange(step.call, _pieces(step.pieces)) as stream:
@@ -107,11 +107,10 @@ class Transport:
 
     def _exchange(self, call: Call, content: Any) -> ByteStream:
         """Sends a request. The answer has begun when this returns, and is no refusal."""
-        headers = {} if call.body is None or call.method != "POST" else {"content-type": "application/json"}
         client = self._client_of(call.target)
         with _live.told(call):
             request = client.build_request(
-                call.method, call.path, params=dict(call.params), content=content, headers=headers, timeout=call.limit
+                call.method, call.path, params=dict(call.params), content=content, headers=call.headers, timeout=call.limit
             )
             stream = ByteStream(call, client.send(request, stream=True))
         if stream.status >= 300:
@@ -196,6 +195,10 @@ def aside(work: Callable[..., T], *args: Any) -> T:
 def tell(callback: Callable[[str], Any], text: str) -> None:
     """Tells a caller what a command wrote."""
     callback(text)
+
+
+def _content(body: bytes | None) -> bytes | Iterator[bytes] | None:
+    return body if body is None or len(body) <= files.PIECE else files.slices(body)
 
 
 def _pieces(source: Any) -> Iterator[bytes]:
