@@ -77,7 +77,12 @@ class Package:
         for title, modules in SECTIONS.items():
             of = [self.root / f"{module}.py" for module in modules]
             here = [one for one in left if one.module in of]
-            found[title] = sorted(here, key=lambda one: (of.index(one.module), one.node.lineno))
+
+            # In the order of the sources, but for what a module is named after: that is its beginning.
+            def place(one: Entry) -> tuple[int, bool, int]:
+                return of.index(one.module), one.name.lower() != one.module.stem, one.node.lineno
+
+            found[title] = sorted(here, key=place)
             left = [one for one in left if one not in here]
         if left:
             raise KeyError(f"no section of the reference has {', '.join(one.name for one in left)}")
