@@ -29,6 +29,7 @@ test: test-deps lint sdk-lint
 	$(TESTED) /usr/bin/python3 conformance/raw_client.py
 	$(TESTED) /usr/bin/python3 conformance/api_test.py
 	$(TESTED) /usr/bin/python3 conformance/docs_test.py
+	$(TESTED) /usr/bin/python3 conformance/sdk_docs_test.py
 	$(TESTED) /usr/bin/python3 conformance/policy_test.py
 	$(TESTED) /usr/bin/python3 conformance/evidence_test.py
 	$(TESTED) /usr/bin/python3 conformance/faults.py
@@ -85,9 +86,10 @@ packed: deps
 	@mkdir -p $(PACKAGES)
 	strip --strip-debug -o $(PACKED) target/$(PROFILE)/mvmctl
 
-## Writes what is generated for the SDKs: their API types, and the synchronous half of the Python SDK.
-sdk-types:
+## Writes what is generated for the SDKs: their API types, the synchronous half of the Python SDK, and their reference.
+sdk-types: $(NODE_DEV)
 	cd sdk && /usr/bin/python3 -m codegen
+	cd sdk/typescript && npm run --silent reference
 
 sdk-tools: $(DEV)/made $(NODE_DEV)
 

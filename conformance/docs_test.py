@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the commands that the README and the pages in docs/ show, and holds their output against what is shown there.
 
-Needs mvmctl on the PATH and what `mvmctl setup` prepares. Usage: conformance/docs_test.py
+Needs mvmctl on the PATH and what `mvmctl setup` prepares; packs and installs the SDKs. Usage: conformance/docs_test.py
 
 A ```console block has lines `$ command` (`> ` continues one), each followed by its output. In the output `…` stands for
 any text within a line, and a line of only `…` for any lines. The commands of a page run in one shell, in an empty
@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SDKS = ROOT / "target/sdks"
 MARK = "--- command"
 LIMIT_SECONDS = 300
 
@@ -67,12 +68,18 @@ def outputs(shown: list[Shown], directory: str) -> list[str]:
     shell = ["timeout", "--kill-after=5", str(LIMIT_SECONDS), "bash", "-c", script]
     # What a page writes into a home is not to be found in that of whoever runs this; mvm's files are.
     env = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
-    env |= {"HOME": directory, "MVM_HOME": mvm_home()}
+    # A script that a page shows finds the SDK as in one's own virtual environment.
+    env |= {"HOME": directory, "MVM_HOME": mvm_home(), "VIRTUAL_ENV": str(SDKS / "venv")}
     done = subprocess.run(shell, cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
     # Output without a last newline stands before the mark on its line.
     parts = done.stdout.split(f"{MARK}\n")[1:]
     return parts + [f"(the shell ended with {done.returncode} before this)\n"] * (len(shown) - len(parts))
+
+
+def install_sdks() -> None:
+    """As they are, with mvmctl as the tests build it."""
+    subprocess.run([ROOT / "scripts/install-sdks.sh", "debug"], stdout=subprocess.DEVNULL, check=True)
 
 
 def sandboxes() -> set[str]:
@@ -83,6 +90,7 @@ def sandboxes() -> set[str]:
 class Pages(unittest.TestCase):
     def test_every_command_does_what_its_page_says(self) -> None:
         subprocess.run(["mvmctl", "setup"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+        install_sdks()
         for path in PAGES:
             before, shown = sandboxes(), commands(path.read_text())
             with tempfile.TemporaryDirectory() as directory:
