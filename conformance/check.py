@@ -21,6 +21,8 @@ TYPES: dict[str, Any] = {
 NOTHING_LEFT = {"supervisors": 0, "machines": 0, "directories": 0}
 API = json.loads((suite.HERE.parent / "docs/openapi.json").read_text())
 ERROR_CODES = API["components"]["schemas"]["ErrorCode"]["enum"]
+# Operations that tell of everything in a home.
+OF_ALL = ("list", "snapshots.list")
 STATUS_OF_ERROR = {"Timeout": 124, "PolicyDenied": 126}
 
 
@@ -86,7 +88,7 @@ def judge(known: Suite, transcripts: list[Transcript], whole: bool = True) -> Ve
 
 
 def _unused(known: Suite, transcript: Transcript) -> list[str]:
-    used = {entry.get("method") for entries in transcript.cases.values() for entry in entries}
+    used = {name for entries in transcript.cases.values() for entry in entries for name in entry.get("methods", [])}
     outside = known.outside.get(transcript.surface, {})
     missing = [name for name in transcript.methods if name not in used and name.split()[0] not in outside]
     gone = set(outside) - {name.split()[0] for name in transcript.methods}
@@ -200,6 +202,9 @@ def _status(entry: dict[str, Any]) -> list[str]:
         wanted = STATUS_OF_ERROR.get(entry["error"]["code"], 125)
     else:
         result = entry["result"] or {}
+        # What is told of a job is no verdict on it.
+        if entry["op"] == "job.info":
+            return [] if entry["status"] == 0 else [f"the exit status is {entry['status']} and not 0"]
         ended = result["result"] if isinstance(result.get("result"), dict) else result
         if "refusal" in ended:
             wanted = ended["refusal"]["exit_status"]
@@ -225,7 +230,8 @@ def compare(id: str, one: Transcript, other: Transcript) -> list[str]:
         if mine["type"] != "step":
             continue
         for part in ("result", "error"):
-            a, b = _shape(mine.get(part, Nothing)), _shape(yours.get(part, Nothing))
+            shape = _fields if mine["op"] in OF_ALL else _shape
+            a, b = shape(mine.get(part, Nothing)), shape(yours.get(part, Nothing))
             if a != b:
                 found.append(f"step {mine['step']}, {mine['op']}: another {part} than on {one.surface}: {b}, {a}")
         if "error" in mine and "error" in yours:
@@ -233,6 +239,13 @@ def compare(id: str, one: Transcript, other: Transcript) -> list[str]:
                 if mine["error"].get(key) != yours["error"].get(key):
                     found.append(f"step {mine['step']}, {mine['op']}: another {key} than on {one.surface}")
     return found
+
+
+def _fields(value: Any) -> Any:
+    """What lists tell of what others made differs, but not what they tell."""
+    if not isinstance(value, dict):
+        return _shape(value)
+    return {key: sorted({name for item in items for name in item}) for key, items in value.items()}
 
 
 def _shape(value: Any) -> Any:

@@ -18,7 +18,13 @@ import check
 import matrix
 import suite
 
-DRIVERS = {"cli": ["/usr/bin/python3", str(suite.HERE / "drivers/cli.py")]}
+BY_SDK = ["/usr/bin/python3", str(suite.HERE / "drivers/sdk.py")]
+DRIVERS = {
+    "cli": ["/usr/bin/python3", str(suite.HERE / "drivers/cli.py")],
+    "python": [*BY_SDK, "python"],
+    "python-async": [*BY_SDK, "python-async"],
+    "typescript": [*BY_SDK, "typescript"],
+}
 OUTPUT = suite.HERE.parent / "target/conformance"
 
 

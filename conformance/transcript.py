@@ -28,13 +28,18 @@ def record(
     methods: list[str],
     packages: dict[str, str],
     clean: Callable[[str], None],
+    close: Callable[[], None] = lambda: None,
 ) -> None:
-    """Runs cases, all if none is named. `call` makes an object with `method`, `start`, `finish` and `abandon`."""
+    """Runs cases, all if none is named.
+
+    `call` makes an object with `methods` (known before it is done), `start`, `finish` and `abandon`. `close` ends what the
+    driver keeps for a case; what `clean` ends was left behind.
+    """
     known = suite.load().cases
     emit({"type": "header", "surface": surface, "methods": methods, "packages": packages})
     for id in ids or known:
         print(f"{surface}: {id}", file=sys.stderr, flush=True)
-        _Walk(known[id], call).through(clean)
+        _Walk(known[id], call).through(close, clean)
 
 
 class _Walk:
@@ -52,11 +57,12 @@ class _Walk:
         name = f"{case.id}-{secrets.token_hex(3)}"
         self.variables: dict[str, Any] = {"name": name, "host": str(host), "profiles": str(profiles)}
 
-    def through(self, clean: Callable[[str], None]) -> None:
+    def through(self, close: Callable[[], None], clean: Callable[[str], None]) -> None:
         case = {"case": self.case.id}
         emit({"type": "case", **case, "digest": self.case.digest, "given": dict(self.variables)})
         for number, step in enumerate(self.case.steps):
             emit({"type": "step", **case, "step": number, "op": step["op"], **self._step(step)})
+        close()
         # What takes a moment to be gone has that moment; what is still there then was left behind.
         left = observe.settled(self.since.left, dict.fromkeys(("supervisors", "machines", "directories"), 0))
         emit({"type": "end", **case, "left": left})
@@ -94,11 +100,11 @@ class _Walk:
         if op == "abandon":
             return self.background.pop(args["of"]).abandon()
         work = self.call(op, args)
-        work.start()
+        work.start("background" in step)
         if "background" in step:
             self.background[step["background"]] = work
-            return {"background": step["background"], "method": work.method}
-        return {"method": work.method, **work.finish()}
+            return {"background": step["background"], "methods": work.methods}
+        return {"methods": work.methods, **work.finish()}
 
     def _observe(self, sandbox: str | None = None, until: dict[str, int] | None = None) -> dict[str, Any]:
         def look() -> dict[str, Any]:

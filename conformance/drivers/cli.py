@@ -36,10 +36,10 @@ class Call:
         self, argv: list[str], read: Callable[["Call"], Any], stdin: bytes | None = None, take: int | None = None
     ) -> None:
         self.argv, self.read, self.stdin, self.take = argv, read, stdin, take
-        self.method = " ".join(argv[:2]) if argv[0] in GROUPS else argv[0]
+        self.methods = [" ".join(argv[:2]) if argv[0] in GROUPS else argv[0]]
         self.stdout = self.stderr = b""
 
-    def start(self) -> None:
+    def start(self, background: bool = False) -> None:
         self.process = subprocess.Popen(
             ["mvmctl", *self.argv],
             stdin=subprocess.DEVNULL if self.stdin is None else subprocess.PIPE,
@@ -108,6 +108,12 @@ def nothing(call: Call) -> Any:
     """Of these there is no result; the command line repeats what was asked."""
     said = as_object(call)
     return said if "error" in said else None
+
+
+def of_one(call: Call) -> Any:
+    """Secrets of one sandbox, whose name need not be said with each."""
+    said = as_object(call)
+    return said if "error" in said else {"secrets": [{key: one[key] for key in one if key != "sandbox"} for one in said["secrets"]]}
 
 
 def deletion(call: Call) -> Any:
@@ -246,6 +252,39 @@ def fs(verb: str, args: Args, read: Callable[[Call], Any] = as_object) -> Call:
     return Call([*said, args["sandbox"], args["path"], *([args["to"]] if "to" in args else [])], read)
 
 
+def part(name: str) -> Callable[[Call], Any]:
+    """One field of a sandbox."""
+    def read(call: Call) -> Any:
+        said = as_object(call)
+        return said if "error" in said else {name: said[name]}
+    return read
+
+
+def job_info(args: Args) -> Call:
+    def read(call: Call) -> Any:
+        said = as_object(call)
+        return said if "error" in said else next(job for job in said["jobs"] if job["run_id"] == args["job"])
+    return Call(["jobs", "--json", args["sandbox"]], read)
+
+
+def talk(args: Args) -> Call:
+    def read(call: Call) -> Any:
+        said = as_object(call)
+        return said if set(said) == {"error"} else {"exit_code": said["exit_code"], "stdout": said["stdout"]}
+    return Call(["exec", "--json", "-i", args["sandbox"], "--", *args["argv"]], read, "".join(args["input"]).encode())
+
+
+def exists(args: Args) -> Call:
+    """`fs stat` that follows links: what is not found is not there."""
+    def read(call: Call) -> Any:
+        said = as_object(call)
+        if "error" in said and said["error"]["errno"] in (2, 20):
+            call.process.returncode = 0
+            return {"exists": False}
+        return said if "error" in said else {"exists": True}
+    return Call(["fs", "stat", "--json", "--follow", args["sandbox"], args["path"]], read)
+
+
 def one(verb: str, read: Callable[[Call], Any] = as_object, **names: str) -> Callable[[Args], Call]:
     """The verbs that look alike: VERB [options] SANDBOX [JOB]."""
     def call(args: Args) -> Call:
@@ -306,6 +345,8 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "create": create,
     "connect": one("inspect"),
     "inspect": one("inspect"),
+    "state": lambda args: Call(["inspect", "--json", args["sandbox"]], part("state")),
+    "capabilities": lambda args: Call(["inspect", "--json", args["sandbox"]], part("capabilities")),
     "list": one("ps", all="--all"),
     "wait": one("wait", state="--state", timeout_ms="--timeout"),
     "stats": one("stats"),
@@ -330,6 +371,8 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "commands.run": lambda args: command("exec", args),
     "commands.start": lambda args: command("exec", args, "--detach"),
     "commands.list": one("jobs"),
+    "commands.talk": talk,
+    "job.info": job_info,
     "job.wait": one("wait", waited, timeout_ms="--timeout"),
     "job.kill": one("kill", signal="--signal"),
     "job.output": one("attach", output, offset="--offset"),
@@ -338,6 +381,7 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
         ["fs", "read", "--json", *options(args, offset="--offset", len="--len"), args["sandbox"], args["path"]], content),
     "files.list": lambda args: fs("ls", args),
     "files.stat": lambda args: fs("stat", args),
+    "files.exists": exists,
     "files.mkdir": lambda args: fs("mkdir", args, nothing),
     "files.move": lambda args: fs("mv", args, nothing),
     "files.remove": lambda args: fs("rm", args, nothing),
@@ -347,7 +391,7 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "receipt": receipt,
     "receipts.verify": verify,
     "receipts.open": opening,
-    "secrets.list": lambda args: Call(["secret", "ls", "--json", args["sandbox"]], as_object),
+    "secrets.list": lambda args: Call(["secret", "ls", "--json", args["sandbox"]], of_one),
     "ports.forward": forward,
     "ports.list": lambda args: Call(["port", "ls", "--json", args["sandbox"]], as_object),
     "ports.close": lambda args: Call(["port", "rm", "--json", args["sandbox"], str(args["host_port"])], nothing),
@@ -357,12 +401,12 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
 class OverTheApi:
     """`files.stat` of a path with a NUL, which no process can have among its arguments."""
 
-    method = None
+    methods: list[str] = []
 
     def __init__(self, args: Args) -> None:
         self.args = args
 
-    def start(self) -> None:
+    def start(self, background: bool = False) -> None:
         pass
 
     def finish(self) -> dict[str, Any]:
@@ -374,10 +418,47 @@ class OverTheApi:
         return said if "error" in said else {"result": said}
 
 
+class Nothing:
+    """What there is to be done of a handle where there are none."""
+
+    methods: list[str] = []
+
+    def start(self, background: bool = False) -> None:
+        pass
+
+    def finish(self) -> dict[str, Any]:
+        return {"result": None}
+
+
+class Several:
+    """An operation that is several commands here: what each says, and the first error."""
+
+    def __init__(self, calls: list[Call], name: str) -> None:
+        self.calls, self.name, self.methods = calls, name, calls[0].methods
+
+    def start(self, background: bool = False) -> None:
+        pass
+
+    def finish(self) -> dict[str, Any]:
+        said = []
+        for call in self.calls:
+            call.start()
+            outcome = call.finish()
+            if "error" in outcome:
+                return outcome
+            said.append(outcome["result"])
+        return {"result": {self.name: said}}
+
+
 def call(op: str, args: Args) -> Any:
     """The operation, not yet started."""
     if op == "files.stat" and "\0" in args["path"]:
         return OverTheApi(args)
+    if op in ("drop", "close"):
+        return Nothing()
+    if op == "files.write_many":
+        others = {key: value for key, value in args.items() if key != "files"}
+        return Several([write({**others, "path": path, "text": text}) for path, text in args["files"].items()], "written")
     return OPERATIONS[op](args)
 
 

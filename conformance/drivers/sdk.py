@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""The cases by an SDK: walks through them here, and has each operation done by the installed package in a process of its own.
+
+Emits a transcript and judges nothing. Usage: drivers/sdk.py SURFACE [CASE…], with mvmctl on the PATH and MVM_HOME set.
+
+A server (`python_sdk.py`, `typescript_sdk.mjs`) reads operations, a JSON object a line, and answers each with its `result`
+or `error` and the public `methods` that it used. A case has one server, so that handles live from step to step; what goes
+on in the background has another one, whose end is that of its caller.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import suite  # noqa: E402
+import transcript  # noqa: E402
+
+# Longer than anything in the cases takes; an operation that is not back by then hangs.
+LIMIT_SECONDS = 60
+SDKS = suite.HERE.parent / "target/sdks"
+PYTHON = [str(SDKS / "venv/bin/python"), str(HERE / "python_sdk.py")]
+# Modules are looked for beside the script, so that one is copied to where the package is installed.
+TYPESCRIPT = ["node", str(SDKS / "npm/typescript_sdk.mjs")]
+SERVERS = {"python": [*PYTHON, "sync"], "python-async": [*PYTHON, "async"], "typescript": TYPESCRIPT}
+
+Args = dict[str, Any]
+
+
+class Server:
+    """A process that has the SDK."""
+
+    def __init__(self, surface: str) -> None:
+        self.process = subprocess.Popen(
+            SERVERS[surface], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", cwd=SDKS)
+
+    def ask(self, op: str, args: Args) -> None:
+        self.process.stdin.write(json.dumps({"op": op, "args": args}) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        guard = threading.Timer(LIMIT_SECONDS, self.process.kill)
+        guard.start()
+        line = self.process.stdout.readline()
+        guard.cancel()
+        if not line:
+            return {"error": no_code(f"the SDK's process ended, or said nothing within {LIMIT_SECONDS} s")}
+        return json.loads(line)
+
+    def end(self) -> None:
+        """Its handles are dropped without a word."""
+        self.process.kill()
+        self.process.communicate()
+
+
+def no_code(why: str) -> dict[str, Any]:
+    """What no SDK said."""
+    return {"code": None, "what": None, "why": why, "hint": None, "errno": None}
+
+
+class Driver:
+    """Has operations of one case after the other done."""
+
+    def __init__(self, surface: str) -> None:
+        self.surface = surface
+        self.server: Server | None = None
+        self.place: str | None = None
+
+    def call(self, op: str, args: Args) -> "Call":
+        return Call(self, op, args)
+
+    def foreground(self) -> Server:
+        """The case's server. Each case has its own place for profiles, which a server knows from its start."""
+        if self.server is None or self.place != os.environ["XDG_CONFIG_HOME"]:
+            self.close()
+            self.server, self.place = Server(self.surface), os.environ["XDG_CONFIG_HOME"]
+        return self.server
+
+    def close(self) -> None:
+        if self.server is not None:
+            self.server.end()
+            self.server = None
+
+
+class Call:
+    """One operation."""
+
+    # Known once it is done: the server says which.
+    methods: list[str] = []
+
+    def __init__(self, driver: Driver, op: str, args: Args) -> None:
+        self.driver, self.op, self.args = driver, op, args
+        self.server: Server | None = None
+
+    def start(self, background: bool = False) -> None:
+        if background:
+            self.server = Server(self.driver.surface)
+            self.server.ask(self.op, self.args)
+
+    def finish(self) -> dict[str, Any]:
+        if self.server is None:
+            server = self.driver.foreground()
+            server.ask(self.op, self.args)
+            return server.answer()
+        answer = self.server.answer()
+        self.server.end()
+        return answer
+
+    def abandon(self) -> dict[str, Any]:
+        self.server.end()
+        return {"result": {"abandoned": True}}
+
+
+def described(surface: str) -> dict[str, Any]:
+    """The public methods of the SDK, and the digest of what is installed."""
+    server = Server(surface)
+    server.ask("methods", {})
+    answer = server.answer()
+    server.end()
+    return answer["result"]
+
+
+def clean(id: str) -> None:
+    """Ends what a case left, after that was recorded."""
+    subprocess.run(["mvmctl", "kill", id], capture_output=True, timeout=LIMIT_SECONDS)
+
+
+def main() -> None:
+    surface, cases = sys.argv[1], sys.argv[2:]
+    shutil.copy(HERE / "typescript_sdk.mjs", SDKS / "npm")
+    driver, header = Driver(surface), described(surface)
+    try:
+        transcript.record(surface, cases, driver.call, header["methods"], header["packages"], clean, driver.close)
+    finally:
+        driver.close()
+
+
+if __name__ == "__main__":
+    main()

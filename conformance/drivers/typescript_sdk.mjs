@@ -1,0 +1,374 @@
+/**
+ * Does operations with the TypeScript SDK that is installed: what each is in its words, and what its answers say.
+ *
+ * Reads operations from standard input, as `sdk.py` says, and answers each with its result or error.
+ */
+
+import { createHash } from 'node:crypto';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import * as mvm from '@mvm/sdk';
+
+// Content up to here is in the transcript as it is, beyond as its digest.
+const SHOWN_BYTES = 4096;
+const used = new Set();
+
+/** Has the public methods of an object noted when they are used; their names. */
+function watch(name, target) {
+  const found = [];
+  for (const key of Object.getOwnPropertyNames(target)) {
+    const { value } = Object.getOwnPropertyDescriptor(target, key);
+    if (typeof value !== 'function' || ['constructor', 'prototype'].includes(key)) continue;
+    const method = `${name}.${key}`;
+    const wrapped = function wrapped(...args) {
+      used.add(method);
+      return value.apply(this, args);
+    };
+    Object.defineProperty(target, key, { value: wrapped, configurable: true, writable: true });
+    found.push(method);
+  }
+  return found;
+}
+
+const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+const camel = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
+
+/** What the SDK says, in the names of the API. What has no type in it (`isolation`) is as it was. */
+function plain(value) {
+  if (value instanceof Uint8Array) return Buffer.from(value).toString('base64');
+  if (Array.isArray(value)) return value.map(plain);
+  if (value === null || typeof value !== 'object') return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [snake(key), plain(item)]));
+}
+
+/** Those options that the case gives, in the SDK's names. */
+function given(args, ...names) {
+  return Object.fromEntries(names.filter((name) => name in args).map((name) => [camel(name), args[name]]));
+}
+
+function textOf(content) {
+  try {
+    return [new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(content), 'utf-8'];
+  } catch {
+    return [Buffer.from(content).toString('base64'), 'base64'];
+  }
+}
+
+const shown = (content) => (content.length <= SHOWN_BYTES ? textOf(content) : [null, null]);
+
+const sha256 = (content) => createHash('sha256').update(content).digest('hex');
+
+async function each(entries) {
+  const all = [];
+  for await (const entry of entries) all.push(entry);
+  return all;
+}
+
+/** Of a sandbox that goes on without its maker, unless it has a lease. */
+function ending(args) {
+  if (args.lease) return { lease: true };
+  if (!('ttl_ms' in args)) return { lease: false };
+  return { ttlMs: args.ttl_ms ?? Number.POSITIVE_INFINITY };
+}
+
+function machine(args) {
+  const disk = 'disk_bytes' in args ? { diskMib: args.disk_bytes / 2 ** 20 } : {};
+  const names = ['memory_mib', 'cpus', 'env', 'secrets', 'profile', 'accept_risk', 'require', 'allow_missing', 'dry_run'];
+  return { ...given(args, ...names), ...disk };
+}
+
+function holds(condition, what) {
+  if (!condition) throw new Error(`the SDK contradicts itself: ${what}`);
+}
+
+function commandResult(result, args) {
+  const names = [
+    'exitCode', 'signal', 'timedOut', 'oomKilled', 'notStarted', 'stdoutBytes', 'stderrBytes', 'stdoutTruncated', 'stderrTruncated',
+    'redactions', 'durationMs', 'runId', 'sandboxId', 'auditId', 'unrecorded', 'warnings',
+  ];
+  const said = plain(Object.fromEntries(names.map((name) => [name, result[name]])));
+  for (const name of ['stdout', 'stderr']) {
+    [said[name], said[`${name}_encoding`]] = textOf(result[`${name}Data`]);
+    holds(result[name] === Buffer.from(result[`${name}Data`]).toString(), name);
+  }
+  holds(result.ok === (result.exitCode === 0), 'ok');
+  return { ...said, receipt: args.receipt ?? null, receipt_error: null };
+}
+
+/** A receipt that was written is the one that the result gives. */
+async function sameReceipt(result, args) {
+  if (!args.receipt) return;
+  holds((await result.receipt()).envelope === (await readFile(args.receipt, 'utf8')), 'receipt');
+}
+
+/** The result, also of a command whose time was up. */
+async function ended(running) {
+  try {
+    return await running;
+  } catch (error) {
+    if (error instanceof mvm.Timeout && error.result) return error.result;
+    throw error;
+  }
+}
+
+const refused = ({ name, why, exitStatus }) => ({ verified: false, refusal: { name, why, exit_status: exitStatus } });
+
+function verification(found) {
+  if (!found.verified) return refused(found.refusal);
+  const { verified, keyid, digest, statement, logged } = found;
+  return { verified, keyid, digest, statement, logged };
+}
+
+// Handles that were made here, by id and by the name that they had last.
+const made = new Map();
+
+function keep(sandbox) {
+  made.set(sandbox.id, sandbox);
+  made.set(sandbox.name, sandbox);
+  return sandbox;
+}
+
+/** A new handle of a sandbox. */
+const found = (args) => mvm.Sandbox.connect(args.sandbox);
+
+/** The handle that made it, if it was made here; it alone knows how it ended. */
+const own = async (args) => made.get(args.sandbox) ?? keep(await found(args));
+
+const attached = async (args, options) => (await found(args)).commands.attach(args.job, options);
+
+const change = (verb) => async (args) => plain(await (await found(args))[verb]());
+const end = (verb) => async (args) => plain(await (await own(args))[verb]());
+
+const operations = {
+  async create(args) {
+    const ports = (args.ports ?? []).map(plainPort);
+    const options = {
+      ...machine(args), ...given(args, 'name', 'owner', 'on_expiry', 'idempotency_key'), ...ending(args), ports,
+    };
+    const sandbox = await mvm.Sandbox.create(args.image, options);
+    if (!(sandbox instanceof mvm.Sandbox)) return plain(sandbox);
+    keep(sandbox);
+    const job = args.argv ? await sandbox.commands.start(args.argv) : null;
+    const opened = ports.length ? await sandbox.ports.list() : [];
+    const { created, warnings } = sandbox;
+    return { ...plain(sandbox.info), created, job: job && plain(job.started), ports: plain(opened), warnings };
+  },
+  // The lease goes with the handle.
+  async drop(args) {
+    (await own(args))[Symbol.dispose]();
+    return null;
+  },
+  async close(args) {
+    await (await own(args)).close();
+    return null;
+  },
+  async cleanup_scope(args) {
+    const sandbox = await mvm.Sandbox.create(args.image, { name: args.name });
+    try {
+      const { exitCode, stdout, stderr } = await sandbox.commands.run(args.argv);
+      return { exit_code: exitCode, stdout, stderr };
+    } finally {
+      await sandbox[Symbol.asyncDispose]();
+    }
+  },
+  async connect(args) {
+    const sandbox = await found(args);
+    const said = plain(await sandbox.inspect());
+    holds(sandbox.id === said.id && sandbox.name === said.name && !sandbox.leased, 'connect');
+    return said;
+  },
+  inspect: async (args) => plain(await mvm.Sandbox.lookup(args.sandbox)),
+  state: async (args) => ({ state: await (await found(args)).state() }),
+  capabilities: async (args) => ({ capabilities: plain(await (await found(args)).capabilities()) }),
+  list: async (args) => ({ sandboxes: plain(await mvm.Sandbox.list(given(args, 'all'))) }),
+  wait: async (args) => plain(await (await found(args)).wait(args.state, { timeoutMs: args.timeout_ms })),
+  stats: change('stats'),
+  stop: change('stop'),
+  start: change('start'),
+  cold: change('cold'),
+  freeze: change('freeze'),
+  resume: change('resume'),
+  keep: async (args) => plain(await (await found(args)).keep(args.ttl_ms, given(args, 'on_expiry'))),
+  async detach(args) {
+    // The handle that has the lease is the one that gives it up.
+    const leased = made.get(args.sandbox);
+    const sandbox = leased?.leased ? leased : await found(args);
+    const ttl = 'ttl_ms' in args ? { ttlMs: args.ttl_ms ?? Number.POSITIVE_INFINITY } : {};
+    return plain(await sandbox.detach({ ...ttl, ...given(args, 'owner', 'on_expiry') }));
+  },
+  destroy: end('destroy'),
+  kill: end('kill'),
+  gc: async () => plain(await mvm.gc()),
+  snapshot: async (args) => plain(await (await found(args)).snapshot(args.name)),
+  'snapshots.list': async () => ({ snapshots: plain(await mvm.snapshots.list()) }),
+  'snapshots.inspect': async (args) => plain(await mvm.snapshots.inspect(args.snapshot)),
+  'snapshots.remove': async (args) => ({ removed: [plain(await mvm.snapshots.remove(args.snapshot))] }),
+  async restore(args) {
+    const sandbox = keep(await mvm.Sandbox.restore(args.snapshot, { lease: false, ...given(args, 'name', 'disk_only') }));
+    const { info, created, warnings, missingSecrets } = sandbox;
+    return { ...plain(info), created, warnings, missing_secrets: missingSecrets };
+  },
+  async fork(args) {
+    const copies = await (await found(args)).fork(args.count, { name: args.name, lease: false });
+    return { sandboxes: copies.map((copy) => plain(keep(copy).info)) };
+  },
+  async run(args) {
+    const options = { ...machine(args), ...given(args, 'image', 'stdin', 'cwd', 'user', 'timeout_ms', 'max_output', 'receipt') };
+    const result = await ended(mvm.run(args.argv, options));
+    if (args.dry_run) return plain(result);
+    await sameReceipt(result, args);
+    return { ...commandResult(result, args), image_digest: result.imageDigest, isolation: result.isolation };
+  },
+  async 'commands.run'(args) {
+    let heard = '';
+    const options = given(args, 'env', 'secrets', 'stdin', 'cwd', 'user', 'timeout_ms', 'max_output', 'receipt');
+    const { commands } = await found(args);
+    const result = await ended(commands.run(args.argv, { ...options, onStdout: (text) => { heard += text; } }));
+    await sameReceipt(result, args);
+    holds(heard.slice(0, 1024) === result.stdout.slice(0, 1024) || result.stdoutTruncated, 'onStdout');
+    return commandResult(result, args);
+  },
+  async 'commands.start'(args) {
+    const options = given(args, 'env', 'secrets', 'user', 'timeout_ms', 'idempotency_key');
+    const job = await (await found(args)).commands.start(args.argv, options);
+    return { ...plain(job.started), warnings: job.warnings };
+  },
+  async 'commands.talk'(args) {
+    const job = await (await found(args)).commands.start(args.argv, { stdin: true });
+    for (const piece of args.input) await job.write(piece);
+    await job.closeStdin();
+    const pieces = (await each(job)).filter((event) => event.stream === 'stdout').map((event) => event.data);
+    const { exitCode } = await job.wait({ timeoutMs: 20_000 });
+    return { exit_code: exitCode, stdout: Buffer.concat(pieces).toString() };
+  },
+  'commands.list': async (args) => ({ jobs: plain(await (await found(args)).commands.list()) }),
+  'job.info': async (args) => plain(await (await attached(args)).info()),
+  'job.wait': async (args) => ({
+    run_id: args.job, ...plain(await (await attached(args)).wait({ timeoutMs: args.timeout_ms })),
+  }),
+  async 'job.kill'(args) {
+    const signal = args.signal ?? 9;
+    await (await attached(args)).kill(signal);
+    return { run_id: args.job, signal };
+  },
+  async 'job.output'(args) {
+    const job = await attached(args, given(args, 'offset'));
+    const events = await each(job);
+    const pieces = events.filter((event) => 'data' in event);
+    const said = { first_offset: pieces[0]?.offset ?? null };
+    for (const name of ['stdout', 'stderr']) {
+      const content = Buffer.concat(pieces.filter((piece) => piece.stream === name).map((piece) => piece.data));
+      [said[name], said[`${name}_encoding`]] = shown(content);
+    }
+    said.gaps = events.filter((event) => 'bytes' in event).map(({ offset, bytes }) => ({ offset, bytes }));
+    return { ...said, result: plain((await job.info()).result) };
+  },
+  async 'files.write'(args) {
+    let data = args.text ?? Buffer.from(args.base64 ?? '', 'base64');
+    if ('pattern' in args) data = Uint8Array.from({ length: args.pattern }, (_, i) => Number((BigInt(i) * 2654435761n) >> 13n & 255n));
+    const options = given(args, 'mode', 'owner', 'append', 'sync', 'parents');
+    return plain(await (await found(args)).files.write(args.path, data, options));
+  },
+  'files.write_many': async (args) => ({
+    written: plain(await (await found(args)).files.writeMany(args.files, given(args, 'mode', 'owner', 'parents'))),
+  }),
+  async 'files.read'(args) {
+    const { files } = await found(args);
+    const options = { ...given(args, 'offset'), ...('len' in args ? { length: args.len } : {}) };
+    let content;
+    if (args.through === 'stream') content = Buffer.concat(await each(files.stream(args.path, options)));
+    else if (args.through === 'text') content = Buffer.from(await files.readText(args.path));
+    else content = await files.read(args.path, options);
+    const [data, encoding] = shown(content);
+    return { bytes: content.length, sha256: sha256(content), data, encoding };
+  },
+  'files.list': async (args) => ({ entries: plain(await (await found(args)).files.list(args.path)) }),
+  'files.stat': async (args) => plain(await (await found(args)).files.stat(args.path, given(args, 'follow'))),
+  'files.exists': async (args) => ({ exists: await (await found(args)).files.exists(args.path) }),
+  'files.mkdir': async (args) => (await (await found(args)).files.mkdir(args.path, given(args, 'parents', 'mode'))) ?? null,
+  'files.move': async (args) => (await (await found(args)).files.move(args.path, args.to)) ?? null,
+  'files.remove': async (args) => (await (await found(args)).files.remove(args.path, given(args, 'recursive'))) ?? null,
+  'files.copy_in': async (args) => plain(await (await found(args)).files.upload({ hostPath: args.host, guestPath: args.path })),
+  'files.copy_out': async (args) => plain(await (await found(args)).files.download({ guestPath: args.path, hostPath: args.host })),
+  async logs(args) {
+    const options = given(args, 'source', 'tail', 'follow');
+    // The command line's way to say a time: so long ago.
+    for (const name of ['since', 'until']) if (name in args) options[`${name}Ms`] = args[name] === '1h' ? 3_600_000 : args[name];
+    const log = (await found(args)).logs({ ...options, redact: args.redact !== 'off' });
+    const events = [];
+    for await (const event of log) {
+      events.push(event);
+      if (events.length === args.take) break;
+    }
+    return { events: plain(events), summary: plain(log.summary) };
+  },
+  async receipt(args) {
+    const receipt = args.through === 'job'
+      ? await (await attached(args)).receipt()
+      : await mvm.receipts.show(args.job, given(args, 'sandbox'));
+    if (args.path) await receipt.write(args.path);
+    return { ...verification(receipt), envelope: receipt.envelope, proof: receipt.proof };
+  },
+  async 'receipts.verify'(args) {
+    const checked = await mvm.receipts.verify(args.path, given(args, 'keys', 'proof', 'opening'));
+    if (!checked.verified) return verification(checked);
+    const opened = checked.opened && { field: checked.opened.field, value_base64: plain(checked.opened.value) };
+    return { ...verification(checked), opened };
+  },
+  async 'receipts.open'(args) {
+    const opening = await mvm.receipts.open(args.path, args.field, given(args, 'value'));
+    if (opening.refusal) return refused(opening.refusal);
+    await writeFile(args.to, opening.content);
+    return JSON.parse(Buffer.from(opening.content).toString());
+  },
+  'secrets.list': async (args) => ({ secrets: plain(await (await found(args)).secrets.list()) }),
+  async 'ports.forward'(args) {
+    const options = { guestPort: args.guest_port, hostPort: Number(args.host_port), ...given(args, 'host', 'protocol') };
+    return plain(await (await found(args)).ports.forward(options));
+  },
+  'ports.list': async (args) => ({ ports: plain(await (await found(args)).ports.list()) }),
+  'ports.close': async (args) => (await (await found(args)).ports.close({ hostPort: Number(args.host_port) })) ?? null,
+  methods: async () => ({ methods, packages: await packages() }),
+};
+
+function plainPort({ host_port: hostPort, guest_port: guestPort }) {
+  return { hostPort, guestPort };
+}
+
+/** Digests of what is installed. */
+async function packages() {
+  const place = dirname(fileURLToPath(import.meta.resolve('@mvm/sdk/package.json')));
+  const names = (await readdir(join(place, 'dist'), { recursive: true })).filter((name) => name.endsWith('.js')).sort();
+  const sources = await Promise.all(names.map((name) => readFile(join(place, 'dist', name))));
+  const program = await readFile(join(place, 'bin/mvmctl'));
+  return { '@mvm/sdk': `sha256:${sha256(Buffer.concat(sources))}`, mvmctl: `sha256:${sha256(program)}` };
+}
+
+/** Every public method: of the classes, whose instances are reached through them, and of the module. */
+const CLASSES = ['Commands', 'CommandResult', 'Job', 'Files', 'Ports', 'Secrets', 'Receipt'];
+const methods = [
+  ...watch('Sandbox', mvm.Sandbox), ...watch('Sandbox', mvm.Sandbox.prototype),
+  ...CLASSES.flatMap((name) => watch(name, mvm[name].prototype)),
+  ...watch('snapshots', mvm.snapshots), ...watch('receipts', mvm.receipts), 'run', 'gc',
+];
+
+function errorOf(error) {
+  if (!(error instanceof mvm.MvmError)) return { code: null, what: null, why: String(error?.stack ?? error), hint: null, errno: null };
+  const { code, what, why, hint, errno, capability, denials } = error;
+  return { code, what, why, hint, errno, capability, denials: plain(denials) };
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { op, args } = JSON.parse(line);
+  used.clear();
+  if (op === 'run' || op === 'gc') used.add(op);
+  let answer;
+  try {
+    answer = { result: await operations[op](args) };
+  } catch (error) {
+    answer = { error: errorOf(error) };
+  }
+  console.log(JSON.stringify({ ...answer, methods: [...used] }));
+}
