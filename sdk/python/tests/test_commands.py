@@ -45,7 +45,7 @@ def test_a_signal_is_no_exit_code(box: Any) -> None:
 
 def test_a_program_that_is_not_there_is_a_result(box: Any) -> None:
     result = box.commands.run(["/nowhere"])
-    assert (result.exit_code, result.not_started.reason, result.not_started.errno) == (None, "command_not_found", 2)
+    assert (result.exit_code, result.not_started.reason, result.not_started.errno) == (127, "command_not_found", 2)
     assert box.commands.run(["/etc"]).not_started.reason == "command_not_executable"
     with pytest.raises(mvm.CommandFailed, match="not started: command not found") as failed:
         box.commands.run(["/nowhere"], check=True)

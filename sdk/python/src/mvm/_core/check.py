@@ -62,11 +62,16 @@ def optional_text(what: str, name: str, value: Any) -> str | None:
     return None if value is None else text(what, name, value)
 
 
-def named(what: str, name: str, value: Any) -> str:
-    """A name or an id: a text that is not empty."""
+def given_name(what: str, name: str, value: Any) -> str:
+    """A name to give: a text that is not empty. What else is wrong with it the other side says."""
     if not text(what, name, value):
         refuse(what, f"{name} is empty")
-    if "\0" in value:
+    return str(value)
+
+
+def named(what: str, name: str, value: Any) -> str:
+    """A name or an id of what is there, which becomes an argument of a process."""
+    if "\0" in given_name(what, name, value):
         refuse(what, f"there is a NUL in {name}")
     if value.startswith("-"):
         refuse(what, f"{name} begins with a hyphen, and nothing is called so")
@@ -75,7 +80,7 @@ def named(what: str, name: str, value: Any) -> str:
 
 def optional_named(what: str, name: str, value: Any) -> str | None:
     """The same, or nothing: then it is made up."""
-    return None if value is None else named(what, name, value)
+    return None if value is None else given_name(what, name, value)
 
 
 def flag(what: str, name: str, value: Any) -> bool:
@@ -103,7 +108,8 @@ def seconds(what: str, name: str, value: Any, kinds: str) -> float:
     """A number of seconds, or a `timedelta`; NaN and infinity too, which a number that no float can hold is as well."""
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)):
-        refuse(what, f"{name} is {kinds}, not {_kind(value)}")
+        shown = repr(value[:40]) if isinstance(value, str) else _kind(value)
+        refuse(what, f"{name} is {kinds}, not {shown}")
     try:
         return float(number)
     except OverflowError:

@@ -10,6 +10,7 @@ from .. import _errors
 from .._api import ErrorObject, JobResult, Plan
 from . import check
 from .commands import note, optional_input
+from .results import exit_code
 from .steps import Invoke, Operation, Steps, encoded, invoked, typed
 
 
@@ -71,7 +72,7 @@ def _fields_of_run(said: Mapping[str, Any]) -> dict[str, Any]:
         raise _errors.from_object(typed(ErrorObject, said["receipt_error"]))
     return {
         # The status that a shell would have is of no command.
-        "exit_code": None if result.not_started else result.exit_code,
+        "exit_code": exit_code(result),
         "signal": result.signal,
         "timed_out": result.timed_out,
         "oom_killed": result.oom_killed,

@@ -22,7 +22,7 @@ class ResultBase:
     """
 
     exit_code: int | None
-    """Its exit code; None if a signal ended it, or its program could not be started (`not_started`)."""
+    """Its exit code; None if a signal ended it. 126 or 127 if its program could not be started (`not_started`)."""
     signal: int | None
     """The signal that ended it."""
     timed_out: bool
@@ -167,7 +167,7 @@ class Capture:
         (out, _), (err, _) = self._kept.values()
         return {
             # The status that a shell would have is of no command.
-            "exit_code": None if result.not_started else result.exit_code,
+            "exit_code": exit_code(result),
             "signal": result.signal,
             "timed_out": result.timed_out,
             "oom_killed": result.oom_killed,
@@ -186,6 +186,13 @@ class Capture:
             "unrecorded": result.unrecorded,
             "warnings": self._request.warnings,
         }
+
+
+def exit_code(result: JobResult) -> int | None:
+    """As a shell has it: also of a program that could not be started."""
+    if result.not_started is None:
+        return result.exit_code
+    return 127 if result.not_started.reason == "command_not_found" else 126
 
 
 def judged(result: ResultBase, *, check: bool) -> None:
