@@ -119,7 +119,7 @@ def test_how_a_run_ends(api: support.Surface) -> None:
         api.run("echo before; sleep 1000", image="base", timeout=0.5)
     assert (late.value.result.stdout, late.value.result.timed_out) == ("before\n", True)
     result = api.run(["/nowhere"], image="base", max_output=0)
-    assert (result.exit_code, result.not_started.reason) == (None, "command_not_found")
+    assert (result.exit_code, result.not_started.reason) == (127, "command_not_found")
     cut = api.run("echo 12345", image="base", max_output=3)
     assert (cut.stdout, cut.stdout_bytes, cut.stdout_truncated) == ("123", 6, True)
 
@@ -169,7 +169,9 @@ def test_a_secret_of_one_command(box: Any, secrets: dict[str, str]) -> None:
     job = box.commands.start(LOOK, secrets=secrets)
     kept = b"".join(piece.data for piece in job)
     assert SECRET.encode() not in kept
-    assert SECRET not in repr(result) + repr(job) + repr(job.info()) + repr([entry.text for entry in box.logs(tail=20, redact=False)])
+    assert SECRET not in repr(result) + repr(job) + repr(job.info()) + repr(
+        [entry.text for entry in box.logs(tail=20, redact=False)]
+    )
     assert box.commands.run('echo "<$ONE>"').stdout == "<>\n"
 
 

@@ -24,6 +24,8 @@ from ._core.steps import ANSWER_LIMIT, WORK_LIMIT, Call, Pipe, Target, Unreachab
 API = 1
 # The seconds that mvmctl has to say its version.
 VERSION_LIMIT = 10.0
+# And a supervisor to grant a lease.
+CLAIM_LIMIT = ANSWER_LIMIT
 WRITING = "cannot write the command's input"
 _agreed: set[tuple[str, int, int]] = set()
 
@@ -114,7 +116,7 @@ class Lease:
     """
 
     def __init__(self, connection: int) -> None:
-        """Takes a connection that `claim` made."""
+        """Takes a connection on which it was granted, by its descriptor."""
         self._socket: socket.socket | None = socket.socket(fileno=connection)
         self._finalizer = weakref.finalize(self, _hang_up, self._socket, os.getpid())
 
@@ -137,35 +139,50 @@ def _hang_up(connection: socket.socket, owner: int) -> None:
     connection.close()
 
 
-def claim(target: Target) -> int:
-    """A connection on which the lease was granted: its descriptor, since a thread pool may hold on to objects."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    end = time.monotonic() + ANSWER_LIMIT
-    try:
-        connection.settimeout(ANSWER_LIMIT)
-        connection.connect(target.socket)
-        connection.sendall(b"GET /v1/lease HTTP/1.1\r\nhost: sandbox\r\n\r\n")
-        said = b""
-        while b"\r\n\r\n" not in said or not said.partition(b"\r\n\r\n")[2]:
-            connection.settimeout(max(0.001, end - time.monotonic()))
-            piece = connection.recv(4096)
-            if not piece or len(said) > 1 << 16:
-                raise ConnectionResetError("it closed the connection")
-            said += piece
-        head, _, body = said.partition(b"\r\n\r\n")
-        status = int(head.split(b" ", 2)[1])
-        if status != 200:
-            raise refusal(body, status)
+# What claims a lease; the answer stays open.
+CLAIM = b"GET /v1/lease HTTP/1.1\r\nhost: sandbox\r\n\r\n"
+
+
+def granted(said: bytes) -> bool:
+    """Whether this is the answer that grants a lease; False while it is not whole."""
+    head, _, body = said.partition(b"\r\n\r\n")
+    if not body and len(said) < 1 << 16:
+        return False
+    status = re.match(rb"HTTP/1\.1 (\d{3}) ", head)
+    if not body or status is None:
+        raise ConnectionError("it sent no answer of a supervisor")
+    if status[1] != b"200":
+        raise refusal(body, int(status[1]))
+    return True
+
+
+def not_claimed(error: Exception) -> _errors.MvmError:
+    """What is said of a lease that was not granted."""
+    if isinstance(error, _errors.MvmError):
+        return error
+    why = "its supervisor did not answer in time" if isinstance(error, TimeoutError) else str(error) or "the connection ended"
+    return _errors.transport_error("cannot claim the lease of the sandbox", why)
+
+
+def claim(target: Target) -> Lease:
+    """Claims a lease, and waits for it."""
+    end = time.monotonic() + CLAIM_LIMIT
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.settimeout(CLAIM_LIMIT)
+            connection.connect(target.socket)
+            connection.sendall(CLAIM)
+            said = b""
+            while not granted(said):
+                connection.settimeout(max(0.001, end - time.monotonic()))
+                piece = connection.recv(4096)
+                if not piece:
+                    raise ConnectionResetError("it closed the connection")
+                said += piece
+        except OSError as error:
+            raise not_claimed(error) from None
         connection.settimeout(None)
-        return connection.detach()
-    except (OSError, ValueError, IndexError) as error:
-        connection.close()
-        if isinstance(error, _errors.MvmError):
-            raise
-        raise _errors.transport_error("cannot claim the lease of the sandbox", str(error) or type(error).__name__) from None
-    except BaseException:
-        connection.close()
-        raise
+        return Lease(connection.detach())
 
 
 def arguments(binary: str, args: Sequence[str]) -> list[str]:

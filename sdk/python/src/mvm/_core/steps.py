@@ -231,7 +231,7 @@ def printed(step: Invoke, stdout: bytes, stderr: bytes) -> Any:
             return stdout if step.raw else said
         error: ErrorObject = decode(ErrorObject, said["error"])
     except (ValueError, RecursionError):
-        last = stderr[-2048:].decode(errors="replace").strip() or "it printed nothing"
+        last = stderr[-2048:].decode(errors="replace").strip() or "it printed no object of JSON"
         raise _errors.Internal("cannot understand mvmctl", last) from None
     raise _errors.from_object(error)
 

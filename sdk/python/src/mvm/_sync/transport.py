@@ -86,7 +86,7 @@ class Transport:
         if isinstance(step, Invoke):
             return self._invoke(step)
         if isinstance(step, Claim):
-            return _live.Lease(_live.claim(step.target))
+            return _live.claim(step.target)
         if isinstance(step, Pipe):
             return _live.Input(step)
         if isinstance(step, Call):
