@@ -15,7 +15,7 @@ use mvm_wire::ErrorCode;
 use mvm_wire::api::{ErrorBody, Port, PortName, PortRequest, PortStatus, State as SandboxState};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::Supervisor;
 use super::http::{Answer, Failed, Given, Shared};
@@ -55,7 +55,7 @@ struct Forward {
 
 /// One on which somebody listens. Ends, with its connections, when it is dropped.
 struct Listening {
-    task: AbortHandle,
+    task: JoinHandle<()>,
     shared: Arc<OnePort>,
 }
 
@@ -208,8 +208,17 @@ impl Supervisor {
         *self.ports.all() = reopened.collect();
     }
 
-    /// Closes a port, and resets its connections.
-    pub fn remove_port(&self, name: &PortName) -> Result<()> {
+    /// Closes a port, and resets its connections. Nobody listens there any more when this returns.
+    pub async fn remove_port(&self, name: &PortName) -> Result<()> {
+        let removed = self.forget_port(name)?;
+        if let Ok(mut listening) = removed.listening {
+            listening.task.abort();
+            let _ = (&mut listening.task).await;
+        }
+        Ok(())
+    }
+
+    fn forget_port(&self, name: &PortName) -> Result<Forward> {
         let mut all = self.ports.all();
         let name = PortName { address: name.address.to_canonical(), host_port: name.host_port };
         let index = all.iter().position(|forward| forward.name == name).ok_or_else(|| {
@@ -217,8 +226,7 @@ impl Supervisor {
             Error::new(ErrorCode::NotFound, format!("cannot remove the port {name}"), why).hint("mvmctl port ls NAME")
         })?;
         self.ports.write(all.iter().enumerate().filter(|(at, _)| *at != index).map(|(_, forward)| forward))?;
-        all.remove(index);
-        Ok(())
+        Ok(all.remove(index))
     }
 
     /// All ports, in the order in which they were opened.
@@ -232,7 +240,7 @@ impl Supervisor {
         let (bound, listener) = opened.map_err(|e| cannot_listen(&name, e))?;
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS_EACH));
         let shared = Arc::new(OnePort { guest_port, connections, trouble: Mutex::default() });
-        let task = tokio::spawn(self.clone().accept(listener, shared.clone())).abort_handle();
+        let task = tokio::spawn(self.clone().accept(listener, shared.clone()));
         let name = PortName { host_port: bound.port(), ..name };
         Ok(Forward { name, guest_port, listening: Ok(Listening { task, shared }) })
     }
@@ -342,7 +350,7 @@ pub async fn remove_port(
     State(supervisor): Shared,
     Given(name): Given<PortName>,
 ) -> std::result::Result<StatusCode, Failed> {
-    supervisor.remove_port(&name)?;
+    supervisor.remove_port(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
