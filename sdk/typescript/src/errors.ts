@@ -225,3 +225,9 @@ export function errorOf(code: ErrorCode, fields: ErrorFields): MvmError {
       return new SIMPLE[code](fields);
   }
 }
+
+/** That a sandbox is no more. */
+export function destroyed(target: { readonly name: string }, cause: string): NotFound {
+  const what = `cannot find the sandbox ${target.name}`;
+  return new NotFound({ what, why: `it was destroyed: ${cause}`, hint: 'mvmctl ps --all' });
+}

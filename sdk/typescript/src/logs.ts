@@ -48,6 +48,7 @@ export class Logs implements AsyncIterable<LogLine | LogGap> {
   /** @internal */
   constructor(handle: Handle, options: LogOptions) {
     const what = 'read the log';
+    for (const name of ['sinceMs', 'untilMs'] as const) refuseText(what, name, options?.[name]);
     checkOptions(what, options, OPTIONS);
     const { follow, since, sinceMs, until, untilMs, tail, source, redact = true, signal } = options;
     this.#handle = handle;
@@ -77,4 +78,14 @@ function point(what: string, name: string, at: Date | undefined, ago: number | u
   if (at !== undefined && ago !== undefined) refuse(what, `${name} and ${name}Ms are both given`, 'give one of them');
   const ms = at?.getTime() ?? (ago === undefined ? undefined : Math.round(Date.now() - ago));
   return ms === undefined ? undefined : Math.max(0, ms);
+}
+
+/** A text is often a time in words, which the command line takes and this does not: it is shown, as it is no secret. */
+function refuseText(what: string, name: string, value: unknown): void {
+  if (typeof value !== 'string') return;
+  refuse(
+    what,
+    `${name} is not a number of milliseconds: ${JSON.stringify(value.slice(0, 40))}`,
+    'give a Date, or so long ago',
+  );
 }

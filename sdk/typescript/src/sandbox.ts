@@ -13,7 +13,7 @@ import type {
 } from './api.js';
 import { type Abortable, checked, checkOptions, count, duration, flag, oneOf, patience, text, word } from './check.js';
 import { Commands } from './commands.js';
-import { NotFound } from './errors.js';
+import { destroyed } from './errors.js';
 import { Files } from './files.js';
 import { Handle } from './handle.js';
 import { live } from './live/index.js';
@@ -142,9 +142,7 @@ export class Sandbox implements AsyncDisposable, Disposable {
   static async connect(name: string, options: Abortable = {}): Promise<Sandbox> {
     const sandbox = await Sandbox.lookup(name, options);
     if (sandbox.state === 'destroyed') {
-      const what = `cannot connect to the sandbox ${sandbox.name}`;
-      const hint = 'Sandbox.list() lists those that are there';
-      throw new NotFound({ what, why: `it was destroyed: ${sandbox.cause}`, hint });
+      throw destroyed(sandbox, sandbox.cause);
     }
     return new Sandbox({ sandbox, lease: null, created: false, warnings: [], missingSecrets: [] });
   }

@@ -7,7 +7,7 @@
 
 import { type Inspection, inspection } from '../api.js';
 import type { Decoder } from '../decode.js';
-import { Internal, NotFound, SandboxUnavailable } from '../errors.js';
+import { destroyed, Internal, SandboxUnavailable } from '../errors.js';
 import type { Operation, Target } from '../operation.js';
 import { type Answer, type Ask, answer, ask, lines, Unreachable } from './http.js';
 import { mvmctl } from './mvmctl.js';
@@ -81,10 +81,4 @@ async function reach<T>(
       hint: 'mvmctl ps shows its state; mvmctl destroy removes it in any',
     });
   }
-}
-
-/** That a sandbox is no more. */
-export function destroyed(target: Pick<Target, 'name'>, cause: string): NotFound {
-  const what = `cannot find the sandbox ${target.name}`;
-  return new NotFound({ what, why: `it was destroyed: ${cause}`, hint: 'Sandbox.list() lists those that are there' });
 }
