@@ -13,7 +13,7 @@ DEV := $(CURDIR)/target/sdks/dev
 PIP := /usr/bin/python3 -m pip --disable-pip-version-check
 NODE_DEV := sdk/typescript/node_modules/.package-lock.json
 
-.PHONY: demo test conformance lifecycle deps test-deps build lint fmt bench boots faults openapi schemas fuzz clean
+.PHONY: demo test conformance lifecycle deps test-deps build lint fmt bench boots faults openapi schemas fuzz bench-sdks clean
 .PHONY: packages wheel npm-package packed sdk-tools sdk-types sdk-lint sdk-test
 
 ## Installs what is missing, builds, sets up, and says hello from inside a microVM.
@@ -38,12 +38,14 @@ test: test-deps lint sdk-lint
 ## Runs the conformance cases on every surface, and holds the lifecycle matrix to what they did.
 conformance: test-deps
 	$(CARGO) build --workspace --locked
+	@scripts/install-sdks.sh debug
 	$(TESTED) mvmctl setup --image base
 	$(TESTED) /usr/bin/python3 conformance/run.py
 
 ## The same, and writes the matrix anew.
 lifecycle: test-deps
 	$(CARGO) build --workspace --locked
+	@scripts/install-sdks.sh debug
 	$(TESTED) mvmctl setup --image base
 	$(TESTED) /usr/bin/python3 conformance/run.py --write
 
@@ -132,6 +134,11 @@ schemas: build
 ## Measures this machine and writes the figures into docs/performance.md.
 bench: build
 	$(MVMCTL) bench --markdown docs/performance.md
+
+## Measures the SDKs against the command line, and writes the figures into docs/performance.md.
+bench-sdks: build
+	@scripts/install-sdks.sh release
+	PATH="$(CURDIR)/target/release:$$PATH" /usr/bin/python3 sdk/bench/run.py --markdown docs/performance.md
 
 ## Boots 100 guests afresh and counts the failures: make boots BOOTS=100 MVM_QEMU=/path/to/qemu-system-x86_64
 boots: build

@@ -3,7 +3,7 @@
 
 With mvmctl on the PATH and MVM_HOME set: conformance/run.py [--write] [CASE…]
 Named cases only are run and judged. All of them are also altered, to see that the checker notices (test_check.py), and
-compared with docs/lifecycle.md, which --write writes anew. Transcripts and results.json are in target/conformance.
+compared with the lifecycle matrix, which --write writes anew. Transcripts and results.json are in target/conformance.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def self_test() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs the conformance cases.")
-    parser.add_argument("--write", action="store_true", help="write docs/lifecycle.md")
+    parser.add_argument("--write", action="store_true", help="write the lifecycle matrix")
     parser.add_argument("case", nargs="*")
     options = parser.parse_args()
 
@@ -75,9 +75,9 @@ def main() -> None:
         found = check.judge(known, transcripts)
         (OUTPUT / "results.json").write_text(json.dumps(results(known, transcripts, found), indent=2))
         if options.write:
-            matrix.DOCUMENT.write_text(matrix.document(known, found))
+            matrix.write(known, found)
         elif not matrix.is_current(known, found):
-            found.problems.append("docs/lifecycle.md is not what these results say; run: make lifecycle")
+            found.problems.append("the lifecycle matrix is not what these results say; run: make lifecycle")
         found.problems += self_test()
     check.show(found)
     print(f"{found.passed} passed, {found.failed} failed")
