@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.from_thread
 
 import mvm
@@ -171,8 +172,8 @@ def ended(sandbox_id: str) -> None:
     gone(sandbox_id)
 
 
-def running(box: Any, word: str) -> bool:
-    """Whether a process of the guest has this word among its arguments."""
-    # The word is put together in the guest, so that the command that looks does not find itself.
-    look = f'w={word[:1]}; w="$w{word[1:]}"; cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\\0" " " | grep -q -- "$w"'
-    return bool(box.commands.run(look).ok)
+async def aborted(box: mvm.AsyncSandbox, pattern: str) -> None:
+    """Waits until no process of the guest has this in its command line; the pattern must not match itself."""
+    with anyio.fail_after(PATIENCE):
+        while (await box.commands.run(["pgrep", "-f", pattern])).ok:
+            await anyio.sleep(0.05)

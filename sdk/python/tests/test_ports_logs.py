@@ -19,6 +19,7 @@ Create = Callable[..., Any]
 def answer(port: mvm.Port) -> bytes:
     """What a server of the guest sends; nothing if it is not there yet."""
     with contextlib.suppress(ConnectionResetError), connected(port) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return connection.makefile("rb").read()
     return b""
 
@@ -28,14 +29,15 @@ def connected(port: mvm.Port) -> socket.socket:
 
 
 def test_a_port_leads_to_a_server(box: Any) -> None:
-    server = box.commands.start("while :; do echo hello | nc -l -p 8000 -s 127.0.0.1; done")
+    box.files.write("/root/www/index.html", "hello", parents=True)
+    server = box.commands.start("exec httpd -f -p 127.0.0.1:8000 -h /root/www")
     port = box.ports.forward(guest_port=8000, host_port=0)
     assert isinstance(port, mvm.Port)
     assert (port.address, port.guest_port, port.protocol, port.exposed, port.rule) == (
         "127.0.0.1", 8000, "tcp", False, "ports.forward",
     )  # fmt: skip
     assert port.host_port > 0
-    assert support.until(lambda: answer(port), "the server answers") == b"hello\n"
+    assert support.until(lambda: answer(port), "the server answers").endswith(b"\r\n\r\nhello")
     assert (port.guest_port, port.host_port) in [(one.guest_port, one.host_port) for one in box.ports.list()]
     with pytest.raises(mvm.MvmError):
         box.ports.forward(guest_port=8001, host_port=port.host_port)
