@@ -136,7 +136,8 @@ def verification(found: Any) -> Args:
     if not found.verified:
         refusal = found.refusal
         return {"verified": False, "refusal": {"name": refusal.name, "why": refusal.why, "exit_status": refusal.exit_status}}
-    return {name: getattr(found, name) for name in ("verified", "keyid", "digest", "statement", "logged")}
+    said = {name: getattr(found, name) for name in ("verified", "keyid", "digest", "statement")}
+    return {**said, "logged": found.logged and found.logged.to_json()}
 
 
 class Operations:
@@ -418,7 +419,9 @@ class Operations:
 
     async def receipts_verify(self, args: Args) -> Any:
         found = await of(self.api.receipts.verify(args["path"], **given(args, "keys", "proof", "opening")))
-        return {**verification(found), "opened": found.opened} if found.verified else verification(found)
+        if not found.verified:
+            return verification(found)
+        return {**verification(found), "opened": found.opened and found.opened.to_json()}
 
     async def receipts_open(self, args: Args) -> Any:
         opening = await of(self.api.receipts.open(args["path"], args["field"], **given(args, "value")))

@@ -40,6 +40,7 @@ def test_a_receipt_is_verified_by_the_public_key(box: Any, api: support.Surface,
     assert checked
     assert (checked.keyid, checked.digest) == (receipt.keyid, receipt.digest)
     assert checked.logged is not None
+    assert checked.logged.index < checked.logged.size
     again = api.receipts.show(result.run_id, sandbox=result.sandbox_id)
     assert again == receipt
 
@@ -55,9 +56,9 @@ def test_a_receipt_that_was_altered_is_refused(box: Any, api: support.Surface, t
     assert checked.refusal.exit_status > 0
     with pytest.raises(mvm.NotFound):
         api.receipts.verify(tmp_path / "none", keys=[key])
-    for options in ({"keys": str(key)}, {"keys": [5]}, {"keys": 5}, {"proof": 5}, {"opening": ""}, {"path": 5}):
+    for options in ({"keys": str(key)}, {"keys": [5]}, {"keys": 5}, {"proof": 5}, {"opening": ""}, {"receipt": 5}):
         with pytest.raises(mvm.InvalidRequest):
-            api.receipts.verify(**{"path": tmp_path / "altered", **options})
+            api.receipts.verify(**{"receipt": tmp_path / "altered", **options})
     with pytest.raises(mvm.FileError):
         receipt.write(tmp_path / "none" / "receipt")
     for wrong in ("", None, 5, "a\0"):
@@ -75,7 +76,9 @@ def test_one_value_is_opened(box: Any, api: support.Surface, tmp_path: Path, key
     assert "opened" not in repr(opening)
     (tmp_path / "opening").write_bytes(opening.content)
     checked = api.receipts.verify(tmp_path / "receipt", keys=[key], opening=tmp_path / "opening")
-    assert checked.opened is not None
+    assert checked.opened == mvm.Opened(field="argv", value=b'["echo","opened"]')
+    assert "echo" not in repr(checked)
+    assert api.receipts.verify(receipt, keys=[key], opening=opening) == checked
     (tmp_path / "wrong").write_text("other")
     refused = api.receipts.open(tmp_path / "receipt", "stdout", value=tmp_path / "wrong")
     assert not refused

@@ -60,7 +60,7 @@ from ._async.machine import AsyncReceipts, AsyncRunResult, AsyncSnapshots, async
 from ._async.ports import AsyncPorts, AsyncSecrets
 from ._async.sandbox import AsyncSandbox
 from ._core.check import PortSpec
-from ._core.receipts import Opening, Receipt, Refusal, Verification
+from ._core.receipts import Logged, Opened, Opening, Receipt, Refusal, Verification
 from ._core.sandboxes import Collected, RemovedSnapshot
 from ._errors import (
     AlreadyExists,
@@ -139,6 +139,7 @@ __all__ = [
     "LogRule",
     "LogSource",
     "LogSummary",
+    "Logged",
     "Logs",
     "Machine",
     "MvmError",
@@ -146,6 +147,7 @@ __all__ = [
     "NotRecordable",
     "NotStarted",
     "OnExpiry",
+    "Opened",
     "Opening",
     "Output",
     "OutputGap",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .. import _errors
+from .._codec import Record, named
 from . import check
 from .steps import Invoke, Operation, Steps, parsed, typed
 
@@ -27,6 +30,32 @@ class Refusal:
     """What `mvmctl receipt verify` exits with."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged(Record):
+    """A proven entry of an audit log."""
+
+    origin: str
+    """The log."""
+    index: int
+    """Its place in it."""
+    size: int
+    """How many entries the log had when that was proven."""
+    keyid: str
+    """The key that signed that: the SHA-256 of the public key, in hex."""
+    entry: Any = field(repr=False)
+    """The entry, as JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened(Record):
+    """A value that an opening proved."""
+
+    field: str
+    """`argv`, `env`, `stdin`, `stdout` or `stderr`."""
+    value: bytes = dataclasses.field(repr=False, metadata=named("value_base64"))
+    """The value, which the guest may have written."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verification:
     """What checking a receipt came to."""
@@ -41,9 +70,9 @@ class Verification:
     """SHA-256 of the signed envelope, in hex."""
     statement: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What it says, as JSON: `run`, `image`, `policy`, `limits`, `isolation`, `host_observed`, `guest_reported`, …"""
-    logged: Mapping[str, Any] | None = field(default=None, repr=False)
+    logged: Logged | None = None
     """The entry of the audit log that the proof beside it proves; None without a proof."""
-    opened: Mapping[str, Any] | None = field(default=None, repr=False)
+    opened: Opened | None = None
     """The value that an opening proved; None without an opening."""
 
     def __bool__(self) -> bool:
@@ -97,6 +126,22 @@ class Opening:
 
     def __bool__(self) -> bool:
         return self.refusal is None
+
+
+@contextlib.contextmanager
+def on_disk(receipt: Any, opening: Any) -> Iterator[tuple[Any, Any]]:
+    """Files that mvmctl can read, for as long as it does: those that are named, or what receipt and opening hold."""
+    with contextlib.ExitStack() as held:
+        if isinstance(receipt, Receipt) or isinstance(opening, Opening):
+            place = held.enter_context(tempfile.TemporaryDirectory(prefix="mvm-"))
+        if isinstance(receipt, Receipt):
+            receipt.write(os.path.join(place, "receipt"))
+            receipt = os.path.join(place, "receipt")
+        if isinstance(opening, Opening):
+            with open(os.path.join(place, "opening"), "wb") as file:
+                file.write(opening.content)
+            opening = file.name
+        yield receipt, opening
 
 
 def show(run_id: Any, sandbox: Any = None, path: Any = None) -> Operation[Receipt]:
@@ -168,8 +213,8 @@ def _verified(said: Mapping[str, Any]) -> dict[str, Any]:
         "keyid": typed(str, said.get("keyid")),
         "digest": typed(str, said.get("digest")),
         "statement": typed(dict, said.get("statement")),
-        "logged": said.get("logged"),
-        "opened": said.get("opened"),
+        "logged": typed(Logged | None, said.get("logged")),
+        "opened": typed(Opened | None, said.get("opened")),
     }
 
 

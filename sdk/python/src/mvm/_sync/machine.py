@@ -48,21 +48,22 @@ class Receipts:
 
     def verify(
         self,
-        path: str | os.PathLike[str],
+        receipt: str | os.PathLike[str] | Receipt,
         *,
         keys: Iterable[str | os.PathLike[str]] | None = None,
         proof: str | os.PathLike[str] | None = None,
-        opening: str | os.PathLike[str] | None = None,
+        opening: str | os.PathLike[str] | Opening | None = None,
     ) -> Verification:
-        """Checks a receipt's file, and its place in the audit log if the proof is beside it.
+        """Checks a receipt, and its place in the audit log if the proof is beside it.
 
         Args:
-            path: the receipt.
+            receipt: the receipt, or its file.
             keys: files with public keys in PEM, one of which has signed it; the keys of this home if left out.
             proof: the proof's file; `PATH.tlog-proof` if left out.
-            opening: the file of an opening, which is checked against it.
+            opening: an opening, or its file, which is checked against it.
         """
-        return Transport().perform(receipts.verify(path, keys, proof, opening))
+        with receipts.on_disk(receipt, opening) as (path, opened):
+            return Transport().perform(receipts.verify(path, keys, proof, opened))
 
     def open(self, path: str | os.PathLike[str], field: str, *, value: str | os.PathLike[str] | None = None) -> Opening:
         """Proves one value behind a receipt of this home: `argv`, `env`, `stdin`, `stdout` or `stderr`.
