@@ -113,11 +113,12 @@ def test_a_part_of_the_log(quiet: Any) -> None:
 
 
 def test_a_log_is_followed_and_left(quiet: Any, api: Any) -> None:
+    job = quiet.commands.start(f"while :; do echo followed-{api.kind}; sleep 0.1; done")
     with quiet.logs(follow=True, tail=0, source="job") as log:
-        quiet.commands.start(f"echo followed-{api.kind}")
         for entry in log:
             if isinstance(entry, mvm.LogLine) and entry.text == f"followed-{api.kind}":
                 break
+    job.kill()
     assert quiet.commands.run(["true"]).ok
 
 

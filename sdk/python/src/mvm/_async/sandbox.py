@@ -181,11 +181,7 @@ class AsyncSandbox:
             profile: the policy that decides; memory goes on only under the one that it was saved under.
             env: more variables of every command in it.
             secrets: references to secrets; those of the snapshot's sandbox are not kept with it.
-            ttl: as of `create`.
-            owner: as of `create`.
-            on_expiry: as of `create`.
-            lease: as of `create`.
-            accept_risk: as of `create`.
+            ttl, owner, on_expiry, lease, accept_risk: as of `create`.
 
         Raises:
             RestoreRefused: memory cannot go on here; the text says what does not match.
@@ -312,10 +308,8 @@ class AsyncSandbox:
         Args:
             count: how many.
             name: they are called this, a hyphen and a number; made up from its own if left out.
-            ttl: as of `create`.
             owner: who answers for them; its own owner if left out.
-            on_expiry: as of `create`.
-            lease: as of `create`; each copy has a lease of its own, which its handle owns.
+            ttl, on_expiry, lease: as of `create`; each copy has a lease of its own, which its handle owns.
         """
         options = {"name": name, "ttl": ttl, "owner": owner, "on_expiry": on_expiry, "lease": lease}
         copies = await self._handle.perform(sandboxes.fork(self._made.target, count, options))
@@ -379,13 +373,12 @@ class AsyncSandbox:
 
     async def close(self) -> None:
         """Ends the use of the handle: destroys the sandbox if the handle owns its lease, and otherwise leaves it alone."""
-        if self._handle.leased:
-            try:
+        try:
+            if self._handle.leased:
                 await self.destroy()
-            finally:
-                # Without the lease it ends in any case.
-                await self._shut("it was closed")
-        await self._shut("it was closed")
+        finally:
+            # Without the lease it ends in any case.
+            await self._shut("it was closed")
 
     async def _shut(self, why: str) -> None:
         self._handle.drop_lease()

@@ -17,6 +17,7 @@ T = TypeVar("T")
 # Seconds in which a supervisor answers what it can answer at once, and where a machine starts, stops or is saved.
 ANSWER_LIMIT = 10.0
 WORK_LIMIT = 120.0
+LOST = "lost the connection to the sandbox"
 # The largest answer, and the longest line of a stream, in bytes.
 MAX_ANSWER = 64 << 20
 
@@ -120,15 +121,32 @@ def reach(step: Call | Open | Send) -> Steps[Any]:
     try:
         return (yield step)
     except Unreachable:
-        known = yield Invoke(("inspect", "--json", target.id), limit=ANSWER_LIMIT * 3)
-        if known.get("state") == "destroyed":
-            raise gone(target.name, str(known.get("cause", ""))) from None
+        ended = _end(target, (yield _look(target)))
+        if ended:
+            raise ended from None
+    except _errors.TransportError as error:
+        if error.what != LOST:
+            raise
+        # It may have broken because somebody destroyed the sandbox.
+        try:
+            ended = _end(target, (yield _look(target)))
+        except _errors.MvmError:
+            ended = None
+        raise ended or error from None
     try:
         return (yield step)
     except Unreachable as error:
         raise _errors.SandboxUnavailable(
             "cannot reach the sandbox", str(error), hint="mvmctl ps shows its state; mvmctl destroy removes it in any"
         ) from None
+
+
+def _look(target: Target) -> Invoke:
+    return Invoke(("inspect", "--json", target.id), limit=ANSWER_LIMIT * 3)
+
+
+def _end(target: Target, known: Mapping[str, Any]) -> _errors.NotFound | None:
+    return gone(target.name, str(known.get("cause", ""))) if known.get("state") == "destroyed" else None
 
 
 def gone(name: str, cause: str) -> _errors.NotFound:
@@ -188,9 +206,7 @@ def late(call: Call) -> _errors.TransportError:
 
 def lost(call: Call, why: str) -> _errors.TransportError:
     """What is said of a connection that broke."""
-    return _errors.transport_error(
-        "lost the connection to the sandbox", why, hint="mvmctl ps shows its state", retryable=call.idempotent
-    )
+    return _errors.transport_error(LOST, why, hint="mvmctl ps shows its state", retryable=call.idempotent)
 
 
 class Answer:

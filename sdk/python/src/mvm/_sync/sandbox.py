@@ -182,11 +182,7 @@ class Sandbox:
             profile: the policy that decides; memory goes on only under the one that it was saved under.
             env: more variables of every command in it.
             secrets: references to secrets; those of the snapshot's sandbox are not kept with it.
-            ttl: as of `create`.
-            owner: as of `create`.
-            on_expiry: as of `create`.
-            lease: as of `create`.
-            accept_risk: as of `create`.
+            ttl, owner, on_expiry, lease, accept_risk: as of `create`.
 
         Raises:
             RestoreRefused: memory cannot go on here; the text says what does not match.
@@ -313,10 +309,8 @@ class Sandbox:
         Args:
             count: how many.
             name: they are called this, a hyphen and a number; made up from its own if left out.
-            ttl: as of `create`.
             owner: who answers for them; its own owner if left out.
-            on_expiry: as of `create`.
-            lease: as of `create`; each copy has a lease of its own, which its handle owns.
+            ttl, on_expiry, lease: as of `create`; each copy has a lease of its own, which its handle owns.
         """
         options = {"name": name, "ttl": ttl, "owner": owner, "on_expiry": on_expiry, "lease": lease}
         copies = self._handle.perform(sandboxes.fork(self._made.target, count, options))
@@ -380,13 +374,12 @@ class Sandbox:
 
     def close(self) -> None:
         """Ends the use of the handle: destroys the sandbox if the handle owns its lease, and otherwise leaves it alone."""
-        if self._handle.leased:
-            try:
+        try:
+            if self._handle.leased:
                 self.destroy()
-            finally:
-                # Without the lease it ends in any case.
-                self._shut("it was closed")
-        self._shut("it was closed")
+        finally:
+            # Without the lease it ends in any case.
+            self._shut("it was closed")
 
     def _shut(self, why: str) -> None:
         self._handle.drop_lease()
