@@ -4,10 +4,14 @@ use std::io::{BufRead, Read};
 
 use mvm_runtime::{Error, ErrorCode, Result};
 use mvm_wire::object::Object;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{PidfdFlags, Signal, getpid, kill_process, pidfd_open};
 use serde::de::DeserializeOwned;
 
 /// The largest request that is read.
 const MAX_BYTES: usize = 1 << 20;
+/// Enough for a thread that does nothing but wait.
+const WATCHER_STACK: usize = 64 << 10;
 
 /// Reads a request that is all of standard input. `example` is a command line that sends one.
 pub fn all<T: DeserializeOwned>(example: &str) -> Result<T> {
@@ -20,10 +24,23 @@ pub fn line<T: DeserializeOwned>(example: &str) -> Result<T> {
     read(example, |text| std::io::stdin().lock().take(MAX_BYTES as u64 + 1).read_until(b'\n', text))
 }
 
-/// Has this process end when the one that started it does: what nobody waits for any more shall not go on.
+/// Has this process end when the one that started it does: what nobody waits for any more shall not go on. That process is
+/// watched, not the thread of it that started this one, which may end before.
 pub fn end_with_caller() -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .map_err(|e| Error::internal("cannot tie the run to its caller", e))
+    let what = "cannot tie the run to its caller";
+    let gone = || Error::new(ErrorCode::InvalidRequest, what, "it has gone");
+    let pid = rustix::process::getppid().ok_or_else(gone)?;
+    let caller = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| gone())?;
+    // The number may have been another process's by the time it was opened.
+    if rustix::process::getppid() != Some(pid) {
+        return Err(gone());
+    }
+    let watch = move || {
+        while poll(&mut [PollFd::new(&caller, PollFlags::IN)], None).is_err() {}
+        let _ = kill_process(getpid(), Signal::KILL);
+    };
+    let watcher = std::thread::Builder::new().name("caller".into()).stack_size(WATCHER_STACK).spawn(watch);
+    watcher.map(drop).map_err(|e| Error::internal(what, e))
 }
 
 fn read<T: DeserializeOwned>(example: &str, take: impl FnOnce(&mut Vec<u8>) -> std::io::Result<usize>) -> Result<T> {

@@ -47,6 +47,9 @@ pub async fn keep_time(supervisor: &Arc<Supervisor>) {
                 }
             },
             (_, Some(Duration::ZERO)) => {
+                if !supervisor.end_time() {
+                    continue;
+                }
                 supervisor.expire(&record).await;
                 if record.on_expiry() == OnExpiry::Destroy {
                     return std::future::pending().await;
@@ -94,7 +97,10 @@ impl Supervisor {
         let ttl_ms = Some(Some(ttl.as_millis() as u64));
         self.authorise(Operation::Keep, &Ask { ttl_ms, ..Ask::default() }, "")?;
         let on_expiry = on_expiry.unwrap_or(record.on_expiry());
-        self.store().keep(&self.id, ttl, on_expiry)?;
+        let mut store = self.store();
+        self.unless_ended(&record.name, "keep")?;
+        store.keep(&self.id, ttl, on_expiry)?;
+        drop(store);
         self.kept.notify_one();
         self.sandbox()
     }
@@ -111,10 +117,9 @@ impl Supervisor {
             .map_err(|e| Error { what: format!("cannot detach the sandbox {}", record.name), ..e })?;
         self.authorise(Operation::Keep, &Ask { ttl_ms: ttl_of(&end), ..Ask::default() }, "")?;
         let mut store = self.store();
-        if self.lease_ended.load(Ordering::Relaxed) {
-            return Err(lifecycle::refusal(&record.name, SandboxState::Destroyed, "detach"));
-        }
+        self.unless_ended(&record.name, "detach")?;
         store.detach(&self.id, &end)?;
+        self.detached.store(true, Ordering::Relaxed);
         drop(store);
         self.kept.notify_one();
         self.sandbox()
@@ -123,8 +128,28 @@ impl Supervisor {
     /// Whether the end of its lease is the sandbox's: not if it was detached. If it is, it can no longer be.
     pub(super) fn end_lease(&self) -> bool {
         let store = self.store();
-        let leased = store.get(&self.id).map_or(true, |record| record.cleanup == Cleanup::Lease);
-        self.lease_ended.fetch_or(leased, Ordering::Relaxed);
+        // A store that cannot be read is no reason to end what was detached, nor to keep what was not.
+        let undetached = !self.detached.load(Ordering::Relaxed);
+        let leased = store.get(&self.id).map_or(undetached, |record| record.cleanup == Cleanup::Lease);
+        self.ended.fetch_or(leased, Ordering::Relaxed);
         leased
+    }
+
+    /// Whether its time is still up: not if it was given more at the last moment. If it is and that is its end, it can no longer
+    /// be given more.
+    fn end_time(&self) -> bool {
+        let store = self.store();
+        let Ok(record) = store.get(&self.id) else { return true };
+        let up = record.remaining().is_some_and(|remaining| remaining.is_zero());
+        self.ended.fetch_or(up && record.on_expiry() == OnExpiry::Destroy, Ordering::Relaxed);
+        up
+    }
+
+    /// Refuses to change the end of what has ended. Holds for as long as the store is locked.
+    fn unless_ended(&self, name: &str, wanted: &str) -> Result<()> {
+        match self.ended.load(Ordering::Relaxed) {
+            true => Err(lifecycle::refusal(name, SandboxState::Destroyed, wanted)),
+            false => Ok(()),
+        }
     }
 }

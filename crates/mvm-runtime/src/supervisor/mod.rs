@@ -81,8 +81,11 @@ struct Supervisor {
     claimed: Notify,
     /// How it ends was changed.
     kept: Notify,
-    /// Its lease has ended, and the sandbox with it: written with the store locked, so that it is detached in time or not at all.
-    lease_ended: AtomicBool,
+    /// Its end has come, with its lease or its time: written with the store locked, so that it is given another end in time or
+    /// not at all.
+    ended: AtomicBool,
+    /// It no longer ends with its client.
+    detached: AtomicBool,
     /// The sandbox is destroyed and its answer is on the way.
     over: Notify,
 }
@@ -192,7 +195,8 @@ async fn start(home: Home, id: &str, handover: Handover) -> Result<(Arc<Supervis
         state: watch::Sender::new(record.state),
         claimed: Notify::new(),
         kept: Notify::new(),
-        lease_ended: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
+        detached: AtomicBool::new(false),
         over: Notify::new(),
     });
     tokio::spawn(supervisor.clone().hold_to_limits());
