@@ -162,3 +162,33 @@ def test_destroying_in_another_event_loop_gives_the_report(name: str) -> None:
     report = anyio.run(box.destroy, backend="trio")
     assert report.id == box.id
     support.ended(box.id)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_that_asyncio_cancels_while_it_destroys_has_destroyed(name: str) -> None:
+    box = await mvm.AsyncSandbox.create("base", name=name, lease=False)
+    destroying = asyncio.ensure_future(box.destroy())
+    await asyncio.sleep(0)
+    destroying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await destroying
+    assert (await mvm.AsyncSandbox.lookup(box.id)).state == mvm.State.DESTROYED
+
+
+async def test_a_write_that_is_cancelled_leaves_no_thread_and_no_half_of_itself(shared: mvm.Sandbox) -> None:
+    async with await mvm.AsyncSandbox.connect(shared.id) as box:
+        job = await box.commands.start(["sleep", "1000"], stdin=True)
+        with anyio.move_on_after(0.3) as scope:
+            await job.write(bytes(8 << 20))
+        assert scope.cancelled_caught
+        with pytest.raises(mvm.InvalidState):
+            await job.write("more")
+        await job.kill()
+
+
+async def test_who_leaves_a_scope_does_not_end_what_another_handle_has_detached(name: str) -> None:
+    async with await mvm.AsyncSandbox.create("base", name=name):
+        other = await mvm.AsyncSandbox.connect(name)
+        await other.detach(ttl=600)
+    assert await other.state() == mvm.State.RUNNING
+    await other.destroy()

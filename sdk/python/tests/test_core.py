@@ -90,7 +90,9 @@ def test_what_is_no_path_of_the_host(value: Any) -> None:
 
 
 def test_paths_of_the_host_are_made_absolute() -> None:
-    assert check.host_path("", "a/../b") == check.host_path("", Path("b")) == os.path.join(os.getcwd(), "b")
+    assert check.host_path("", "b") == check.host_path("", Path("b")) == os.path.join(os.getcwd(), "b")
+    # What is above a link is above where it leads.
+    assert check.host_path("", "link/../b") == os.path.join(os.getcwd(), "link/../b")
 
 
 @pytest.mark.parametrize("value", [[], (), None, b"ls", bytearray(b"ls"), 1, {"a": "b"}, {"a"}, iter(["a"]), ["a", 1],

@@ -27,6 +27,8 @@ class MvmError(Exception):
     """The capability that is missing, for `BackendUnsupported`."""
     denials: tuple[Denial, ...]
     """Every reason why a policy refused it, for `PolicyDenied`."""
+    result: Any = None
+    """The whole result of the command that it is about, where one has ended."""
 
     def __init__(
         self,
@@ -61,16 +63,12 @@ class CommandFailed(MvmError):
     """A command ended with another exit code than 0, or a signal, or did not start; only where that was asked for."""
 
     code = ErrorCode.COMMAND_FAILED
-    result: Any = None
-    """The command's whole result."""
 
 
 class Timeout(MvmError, TimeoutError):
     """Something was not done in time. Of a command that was killed for that, `result` is what it had said until then."""
 
     code = ErrorCode.TIMEOUT
-    result: Any = None
-    """The command's result until then; None where nothing was run."""
 
 
 class PolicyDenied(MvmError, PermissionError):

@@ -10,6 +10,7 @@ import select
 import shutil
 import socket
 import sysconfig
+import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -200,6 +201,7 @@ class Input:
         self._finalizer = weakref.finalize(self, self._socket.close)
         # What is said of input that comes when there can be no more.
         self._ended: _errors.MvmError | None = None
+        self._lock = threading.Lock()
         try:
             self._socket.settimeout(ANSWER_LIMIT)
             self._socket.connect(pipe.target.socket)
@@ -217,33 +219,45 @@ class Input:
             self._send(b"%x\r\n%b\r\n" % (len(data), data))
 
     def close(self) -> None:
-        """The command reads the end of its input. Harmless if it has."""
+        """The command reads the end of its input. Waits until it has read the rest, or ended. Harmless if that was done."""
         if self._ended is None:
             self._send(b"0\r\n\r\n", last=True)
             self._end(_errors.InvalidState(WRITING, "its end was sent already"))
 
+    def abort(self) -> None:
+        """Breaks off what is being sent: part of it has arrived, so the command is killed."""
+        self._ended = _errors.InvalidState(WRITING, "a write was broken off, and the command was killed")
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def _end(self, error: _errors.MvmError) -> None:
-        self._ended = error
+        self._ended = self._ended or error
         self._finalizer()
 
     def _send(self, data: bytes, *, last: bool = False) -> None:
-        if self._ended is not None:
-            raise self._ended
-        try:
-            self._say(data)
-            if last:
-                self._judge()
-        except _errors.MvmError as error:
-            # Part of it may have arrived: what followed would be taken for something else.
-            self._end(error)
-            raise
+        with self._lock:
+            if self._ended is not None:
+                raise self._ended
+            try:
+                self._say(data)
+                if last:
+                    self._socket.settimeout(None)
+                    self._judge()
+            except _errors.MvmError as error:
+                # Part of it may have arrived: what followed would be taken for something else.
+                self._end(error)
+                raise
+            except BaseException:
+                self.abort()
+                raise
 
     def _say(self, data: bytes) -> None:
         answered = select.poll()
         answered.register(self._socket, select.POLLIN)
-        # An answer that comes before the end is a refusal.
+        # An answer that comes before the end is a refusal, or the command's end.
         if answered.poll(0):
             self._judge()
+            raise _errors.InvalidState(WRITING, "it has ended")
         try:
             self._socket.sendall(data)
         except TimeoutError:

@@ -55,7 +55,7 @@ def _bytes(what: str, reference: str) -> tuple[bytes, str]:
 
 
 def _file(what: str, place: str) -> tuple[bytes, str]:
-    path = os.path.abspath(place)
+    path = os.path.join(os.getcwd(), place)
     try:
         # Not blocked by a pipe, which is refused below.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

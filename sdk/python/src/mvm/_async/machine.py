@@ -170,6 +170,7 @@ async def async_run(
     said = await AsyncTransport(mode).perform(once.run_once(request))
     if isinstance(said, Plan):
         return said
-    result = AsyncRunResult(**said)
-    results.judged(result, check=request.check)
+    fields, failure = said
+    result = AsyncRunResult(**fields)
+    results.judged(result, failure, check=request.check)
     return result

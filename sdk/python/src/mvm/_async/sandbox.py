@@ -170,7 +170,12 @@ class AsyncSandbox:
         owner: str | None = None,
         on_expiry: OnExpiry | str | None = None,
         lease: bool | None = None,
+        idempotency_key: str | None = None,
+        ports: Sequence[PortSpec] = (),
         accept_risk: bool = False,
+        require: Sequence[str] = (),
+        allow_missing: Sequence[str] = (),
+        mode: str | None = None,
     ) -> AsyncSandbox:
         """Makes a sandbox that goes on from a snapshot, with an identity and random numbers of its own.
 
@@ -181,13 +186,13 @@ class AsyncSandbox:
             profile: the policy that decides; memory goes on only under the one that it was saved under.
             env: more variables of every command in it.
             secrets: references to secrets; those of the snapshot's sandbox are not kept with it.
-            ttl, owner, on_expiry, lease, accept_risk: as of `create`.
+            ttl, owner, on_expiry, lease, idempotency_key, ports, accept_risk, require, allow_missing, mode: as of `create`.
 
         Raises:
             RestoreRefused: memory cannot go on here; the text says what does not match.
             NotFound: there is no such snapshot.
         """
-        transport = AsyncTransport()
+        transport = AsyncTransport(mode)
         options = {
             "name": name,
             "disk_only": disk_only,
@@ -198,7 +203,11 @@ class AsyncSandbox:
             "owner": owner,
             "on_expiry": on_expiry,
             "lease": lease,
+            "idempotency_key": idempotency_key,
+            "ports": ports,
             "accept_risk": accept_risk,
+            "require": require,
+            "allow_missing": allow_missing,
         }
         return cls(await transport.perform(sandboxes.restore(snapshot, options)), transport)
 
@@ -372,10 +381,13 @@ class AsyncSandbox:
         return self._report
 
     async def close(self) -> None:
-        """Ends the use of the handle: destroys the sandbox if the handle owns its lease, and otherwise leaves it alone."""
+        """Ends the use of the handle: destroys the sandbox if the handle owns its lease, and otherwise leaves it alone.
+
+        A sandbox that was detached meanwhile, through another handle or by mvmctl, goes on.
+        """
         try:
             if self._handle.leased:
-                await self.destroy()
+                self._report = await self._handle.transport.perform_last(sandboxes.leave(self._made.target))
         finally:
             # Without the lease it ends in any case.
             await self._shut("it was closed")

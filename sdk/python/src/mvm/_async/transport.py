@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -28,6 +29,24 @@ def _shielded() -> Iterator[None]:
     """A block that a cancelled task goes on with."""
     with anyio.CancelScope(shield=True):
         yield
+
+
+async def _uncancelled(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits work to its end also if this task is cancelled as asyncio cancels, past every shield; it is cancelled then."""
+    try:
+        task = asyncio.get_running_loop().create_task(work)
+    except RuntimeError:  # Not on asyncio, where there is no such way.
+        return await work
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and not task.cancelled():
+        task.exception()
+        raise cancelled
+    return task.result()
 
 
 class AsyncTransport:
@@ -53,14 +72,17 @@ class AsyncTransport:
     async def perform_last(self, operation: Operation[T]) -> T:
         """The same for what ends the sandbox: a cancelled task ends it all the same, and so can another event loop."""
         with _shielded():
-            if self._loop in (None, anyio.lowlevel.current_token()):
-                return await self.perform(operation)
-            self._check_open()
-            other = AsyncTransport()
-            try:
-                return await other.perform(operation)
-            finally:
-                await other.close("it was used once")
+            return await _uncancelled(self._perform_last(operation))
+
+    async def _perform_last(self, operation: Operation[T]) -> T:
+        if self._loop in (None, anyio.lowlevel.current_token()):
+            return await self.perform(operation)
+        self._check_open()
+        other = AsyncTransport()
+        try:
+            return await other.perform(operation)
+        finally:
+            await other.close("it was used once")
 
     def check(self) -> None:
         """Refuses what a closed handle is asked, or one of another process or event loop."""
@@ -225,9 +247,13 @@ class AsyncBeside:
         await self._group.__aexit__(None, None, None)
 
 
-async def aside(work: Callable[..., T], *args: Any) -> T:
-    """Does what may wait for the other side, on a thread."""
-    return await anyio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
+async def aside(work: Callable[..., T], *args: Any, stop: Callable[[], None]) -> T:
+    """Does what may wait for the other side, on a thread. A cancelled task stops it, so that no thread is left."""
+    try:
+        return await anyio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
+    except anyio.get_cancelled_exc_class():
+        stop()
+        raise
 
 
 async def tell(callback: Callable[[str], Any], text: str) -> None:

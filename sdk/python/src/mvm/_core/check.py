@@ -172,7 +172,8 @@ def host_path(what: str, value: Any, name: str = "the path") -> str:
         refuse(what, f"{name} is a str or a Path, not {_kind(path)}")
     if not path or "\0" in path:
         refuse(what, f"{name} is empty, or there is a NUL in it")
-    return os.path.abspath(text(what, name, path))
+    # As the system reads it: `..` after a link is above where that leads.
+    return os.path.join(os.getcwd(), text(what, name, path))
 
 
 def argv(what: str, value: Any) -> list[str]:

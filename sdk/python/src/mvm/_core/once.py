@@ -55,23 +55,26 @@ def one_shot(argv: Any, options: Mapping[str, Any]) -> OneShot:
 
 
 def run_once(request: OneShot) -> Operation[Any]:
-    """Runs it; answers the fields of its result, or the plan."""
+    """Runs it; answers the fields of its result and what went wrong with its receipt, or the plan."""
 
-    def steps() -> Steps[dict[str, Any]]:
+    def steps() -> Steps[tuple[dict[str, Any], _errors.MvmError | None]]:
         said = yield request.step
         fields = _fields_of_run(said)
         note(fields["sandbox_id"], fields["run_id"])
-        return fields
+        return fields, _receipt_error(said)
 
     return Operation("run", {}, invoked(Plan, request.step) if request.dry_run else steps())
 
 
+def _receipt_error(said: Mapping[str, Any]) -> _errors.MvmError | None:
+    """Why there is no receipt of it; the result is there all the same."""
+    error = said.get("receipt_error")
+    return None if error is None else _errors.from_object(typed(ErrorObject, error))
+
+
 def _fields_of_run(said: Mapping[str, Any]) -> dict[str, Any]:
     result: JobResult = typed(JobResult, said)
-    if said.get("receipt_error"):
-        raise _errors.from_object(typed(ErrorObject, said["receipt_error"]))
     return {
-        # The status that a shell would have is of no command.
         "exit_code": exit_code(result),
         "signal": result.signal,
         "timed_out": result.timed_out,

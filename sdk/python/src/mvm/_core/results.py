@@ -195,8 +195,8 @@ def exit_code(result: JobResult) -> int | None:
     return 127 if result.not_started.reason == "command_not_found" else 126
 
 
-def judged(result: ResultBase, *, check: bool) -> None:
-    """Raises what the caller wants raised of a command that has ended."""
+def judged(result: ResultBase, failure: _errors.MvmError | None, *, check: bool) -> None:
+    """Raises what the caller wants raised of a command that has ended; last what went wrong with its receipt."""
     if result.timed_out:
         late = _errors.Timeout(
             "the command was killed", f"its time was up after {result.duration:.3g} s", hint="give it a longer timeout"
@@ -210,3 +210,6 @@ def judged(result: ResultBase, *, check: bool) -> None:
         failed = _errors.CommandFailed("the command failed", how)
         failed.result = result
         raise failed
+    if failure is not None:
+        failure.result = result
+        raise failure

@@ -12,6 +12,7 @@ from .._api import (
     DeletionReport,
     Forked,
     Inspection,
+    LeaseCleanup,
     Plan,
     Port,
     SandboxInfo,
@@ -263,6 +264,22 @@ def destroy(of: Target) -> Operation[DeletionReport]:
         return typed(tuple[DeletionReport, ...], said.get("destroyed"))[0]
 
     return Operation("destroy", {"sandbox": of.id}, steps())
+
+
+def leave(of: Target) -> Operation[DeletionReport | None]:
+    """Ends it, if it still ends with its client: another handle, or mvmctl, may have detached it meanwhile."""
+
+    def steps() -> Steps[DeletionReport | None]:
+        try:
+            info: Inspection = yield from answer(Inspection, Call(of, "GET", "/v1/sandbox"))
+        except _errors.NotFound:
+            return None
+        except (_errors.TransportError, _errors.SandboxUnavailable):
+            # Its supervisor hangs or is gone. Its lease is dropped in any case, and who finds it later sees to that.
+            return (yield from destroy(of).steps)
+        return (yield from destroy(of).steps) if isinstance(info.cleanup, LeaseCleanup) else None
+
+    return Operation("close", {"sandbox": of.id}, steps())
 
 
 def kill(of: Target) -> Operation[DeletionReport]:

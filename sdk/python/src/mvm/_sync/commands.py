@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from .. import _live
+from .. import _errors, _live
 from .._api import JobEvent, JobInfo, JobResult, Output, OutputGap, Started
 from .._core import check as checked
 from .._core import commands, receipts, results
@@ -31,7 +31,10 @@ class CommandResult(results.ResultBase):
 
 
 class Job:
-    """A command that goes on by itself: it survives this handle, this process, and a pause of its sandbox."""
+    """A command that goes on by itself: it survives this handle, this process, and a pause of its sandbox.
+
+    Only one that is sent input (`write`) needs its writer until `close_stdin`: if that ends before, it is killed.
+    """
 
     def __init__(self, handle: Handle, started: JobInfo, offset: int, warnings: tuple[str, ...] = ()) -> None:
         """Not for callers: `commands.start` and `commands.attach` make jobs."""
@@ -79,14 +82,17 @@ class Job:
     def write(self, data: str | bytes) -> None:
         """Sends it input, if it was started with `stdin=True`. There is one input and one writer: `close_stdin` ends it.
 
-        Raises `Timeout` if the command does not read it within two minutes, `InvalidState` if it takes no input.
+        Raises `Timeout` if the command does not read it within two minutes, `InvalidState` if it takes no input. A write
+        that is broken off, by that or by a cancelled task, kills the command: it has part of it.
         """
         content = commands.input_bytes("cannot write the command's input", data)
-        aside((self._pipe()).write, content)
+        pipe = self._pipe()
+        aside(pipe.write, content, stop=pipe.abort)
 
     def close_stdin(self) -> None:
-        """Lets it read the end of its input."""
-        aside((self._pipe()).close)
+        """Lets it read the end of its input. Returns when it has read what was sent before, or has ended."""
+        pipe = self._pipe()
+        aside(pipe.close, stop=pipe.abort)
 
     def _pipe(self) -> _live.Input:
         self._handle.transport.check()
@@ -194,9 +200,13 @@ class Commands:
         for callback, text in capture.leftovers():
             tell(callback, text)
         result = CommandResult(**capture.fields())
+        failure = None
         if request.receipt is not None:
-            Transport().perform(receipts.show(result.run_id, of.id, request.receipt))
-        results.judged(result, check=request.check)
+            try:
+                Transport().perform(receipts.show(result.run_id, of.id, request.receipt))
+            except _errors.MvmError as error:
+                failure = error
+        results.judged(result, failure, check=request.check)
         return result
 
     def start(

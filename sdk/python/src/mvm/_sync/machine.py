@@ -171,6 +171,7 @@ def run(
     said = Transport(mode).perform(once.run_once(request))
     if isinstance(said, Plan):
         return said
-    result = RunResult(**said)
-    results.judged(result, check=request.check)
+    fields, failure = said
+    result = RunResult(**fields)
+    results.judged(result, failure, check=request.check)
     return result

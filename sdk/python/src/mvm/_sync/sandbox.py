@@ -171,7 +171,12 @@ class Sandbox:
         owner: str | None = None,
         on_expiry: OnExpiry | str | None = None,
         lease: bool | None = None,
+        idempotency_key: str | None = None,
+        ports: Sequence[PortSpec] = (),
         accept_risk: bool = False,
+        require: Sequence[str] = (),
+        allow_missing: Sequence[str] = (),
+        mode: str | None = None,
     ) -> Sandbox:
         """Makes a sandbox that goes on from a snapshot, with an identity and random numbers of its own.
 
@@ -182,13 +187,13 @@ class Sandbox:
             profile: the policy that decides; memory goes on only under the one that it was saved under.
             env: more variables of every command in it.
             secrets: references to secrets; those of the snapshot's sandbox are not kept with it.
-            ttl, owner, on_expiry, lease, accept_risk: as of `create`.
+            ttl, owner, on_expiry, lease, idempotency_key, ports, accept_risk, require, allow_missing, mode: as of `create`.
 
         Raises:
             RestoreRefused: memory cannot go on here; the text says what does not match.
             NotFound: there is no such snapshot.
         """
-        transport = Transport()
+        transport = Transport(mode)
         options = {
             "name": name,
             "disk_only": disk_only,
@@ -199,7 +204,11 @@ class Sandbox:
             "owner": owner,
             "on_expiry": on_expiry,
             "lease": lease,
+            "idempotency_key": idempotency_key,
+            "ports": ports,
             "accept_risk": accept_risk,
+            "require": require,
+            "allow_missing": allow_missing,
         }
         return cls(transport.perform(sandboxes.restore(snapshot, options)), transport)
 
@@ -373,10 +382,13 @@ class Sandbox:
         return self._report
 
     def close(self) -> None:
-        """Ends the use of the handle: destroys the sandbox if the handle owns its lease, and otherwise leaves it alone."""
+        """Ends the use of the handle: destroys the sandbox if the handle owns its lease, and otherwise leaves it alone.
+
+        A sandbox that was detached meanwhile, through another handle or by mvmctl, goes on.
+        """
         try:
             if self._handle.leased:
-                self.destroy()
+                self._report = self._handle.transport.perform_last(sandboxes.leave(self._made.target))
         finally:
             # Without the lease it ends in any case.
             self._shut("it was closed")

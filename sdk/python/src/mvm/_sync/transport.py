@@ -187,7 +187,7 @@ class Beside:
             self._thread.join(timeout=10)
 
 
-def aside(work: Callable[..., T], *args: Any) -> T:
+def aside(work: Callable[..., T], *args: Any, stop: Callable[[], None]) -> T:
     """Does what may wait for the other side."""
     return work(*args)
 
