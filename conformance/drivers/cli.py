@@ -301,7 +301,7 @@ def snapshot(verb: str, *positional: str) -> Callable[[Args], Call]:
 
 
 def restore(args: Args) -> Call:
-    return Call(["restore", "--json", *options(args, name="--name", disk_only="--disk-only"), args["snapshot"]], as_object)
+    return Call(["restore", "--json", *options(args, name="--name", disk_only="--disk-only", lease="--lease"), args["snapshot"]], as_object)
 
 
 def forward(args: Args) -> Call:
@@ -366,7 +366,7 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "snapshots.inspect": snapshot("inspect", "snapshot"),
     "snapshots.remove": snapshot("rm", "snapshot"),
     "restore": restore,
-    "fork": one("fork", name="--name", count="--count"),
+    "fork": one("fork", name="--name", count="--count", lease="--lease"),
     "run": run,
     "commands.run": lambda args: command("exec", args),
     "commands.start": lambda args: command("exec", args, "--detach"),

@@ -23,7 +23,8 @@ function watch(name, target) {
     if (typeof value !== 'function' || ['constructor', 'prototype'].includes(key)) continue;
     const method = `${name}.${key}`;
     const wrapped = function wrapped(...args) {
-      used.add(method);
+      // What the SDK calls by itself is not what a case uses.
+      if (new Error().stack.split('\n')[2]?.includes('typescript_sdk')) used.add(method);
       return value.apply(this, args);
     };
     Object.defineProperty(target, key, { value: wrapped, configurable: true, writable: true });
@@ -105,12 +106,15 @@ async function sameReceipt(result, args) {
 
 /** The result, also of a command whose time was up. */
 async function ended(running) {
+  let result;
   try {
-    return await running;
+    result = await running;
   } catch (error) {
-    if (error instanceof mvm.Timeout && error.result) return error.result;
-    throw error;
+    if (!(error instanceof mvm.Timeout && error.result?.timedOut)) throw error;
+    return error.result;
   }
+  holds(!result.timedOut, 'a command whose time was up did not reject with Timeout');
+  return result;
 }
 
 const refused = ({ name, why, exitStatus }) => ({ verified: false, refusal: { name, why, exit_status: exitStatus } });
@@ -128,6 +132,11 @@ function keep(sandbox) {
   made.set(sandbox.id, sandbox);
   made.set(sandbox.name, sandbox);
   return sandbox;
+}
+
+function forget(sandbox) {
+  made.delete(sandbox.id);
+  made.delete(sandbox.name);
 }
 
 /** A new handle of a sandbox. */
@@ -157,11 +166,15 @@ const operations = {
   },
   // The lease goes with the handle.
   async drop(args) {
-    (await own(args))[Symbol.dispose]();
+    const sandbox = await own(args);
+    sandbox[Symbol.dispose]();
+    forget(sandbox);
     return null;
   },
   async close(args) {
-    await (await own(args)).close();
+    const sandbox = await own(args);
+    await sandbox.close();
+    forget(sandbox);
     return null;
   },
   async cleanup_scope(args) {
@@ -192,9 +205,9 @@ const operations = {
   resume: change('resume'),
   keep: async (args) => plain(await (await found(args)).keep(args.ttl_ms, given(args, 'on_expiry'))),
   async detach(args) {
-    // The handle that has the lease is the one that gives it up.
+    // The handle that has the lease gives it up; or another one takes it from it.
     const leased = made.get(args.sandbox);
-    const sandbox = leased?.leased ? leased : await found(args);
+    const sandbox = leased?.leased && args.through !== 'another' ? leased : await found(args);
     const ttl = 'ttl_ms' in args ? { ttlMs: args.ttl_ms ?? Number.POSITIVE_INFINITY } : {};
     return plain(await sandbox.detach({ ...ttl, ...given(args, 'owner', 'on_expiry') }));
   },
@@ -206,12 +219,12 @@ const operations = {
   'snapshots.inspect': async (args) => plain(await mvm.snapshots.inspect(args.snapshot)),
   'snapshots.remove': async (args) => ({ removed: [plain(await mvm.snapshots.remove(args.snapshot))] }),
   async restore(args) {
-    const sandbox = keep(await mvm.Sandbox.restore(args.snapshot, { lease: false, ...given(args, 'name', 'disk_only') }));
+    const sandbox = keep(await mvm.Sandbox.restore(args.snapshot, { lease: false, ...given(args, 'lease', 'name', 'disk_only') }));
     const { info, created, warnings, missingSecrets } = sandbox;
     return { ...plain(info), created, warnings, missing_secrets: missingSecrets };
   },
   async fork(args) {
-    const copies = await (await found(args)).fork(args.count, { name: args.name, lease: false });
+    const copies = await (await found(args)).fork(args.count, { name: args.name, lease: args.lease ?? false });
     return { sandboxes: copies.map((copy) => plain(keep(copy).info)) };
   },
   async run(args) {
@@ -222,12 +235,18 @@ const operations = {
     return { ...commandResult(result, args), image_digest: result.imageDigest, isolation: result.isolation };
   },
   async 'commands.run'(args) {
-    let heard = '';
+    const heard = { stdout: '', stderr: '' };
     const options = given(args, 'env', 'secrets', 'stdin', 'cwd', 'user', 'timeout_ms', 'max_output', 'receipt');
     const { commands } = await found(args);
-    const result = await ended(commands.run(args.argv, { ...options, onStdout: (text) => { heard += text; } }));
+    const onStdout = (text) => { heard.stdout += text; };
+    const onStderr = (text) => { heard.stderr += text; };
+    const result = await ended(commands.run(args.argv, { ...options, onStdout, onStderr }));
     await sameReceipt(result, args);
-    holds(heard.slice(0, 1024) === result.stdout.slice(0, 1024) || result.stdoutTruncated, 'onStdout');
+    for (const name of ['stdout', 'stderr']) {
+      // What is kept may end within a character.
+      const kept = result[name].replace(/\uFFFD+$/, '');
+      holds(result[`${name}Truncated`] ? heard[name].startsWith(kept) : heard[name] === result[name], `what was told of ${name}`);
+    }
     return commandResult(result, args);
   },
   async 'commands.start'(args) {
@@ -333,7 +352,8 @@ const operations = {
   methods: async () => ({ methods, packages: await packages() }),
 };
 
-function plainPort({ host_port: hostPort, guest_port: guestPort }) {
+function plainPort({ host_port: hostPort, guest_port: guestPort, ...others }) {
+  holds(Object.keys(others).length === 0, 'a port of a case has more than these');
   return { hostPort, guestPort };
 }
 
