@@ -68,7 +68,10 @@ export interface StartOptions extends CommandOptions {
   readonly stdin?: boolean | undefined;
   /** Give it a terminal of this size. */
   readonly tty?: { readonly rows: number; readonly cols: number } | undefined;
-  /** A repeated start with this key starts nothing, and returns the job that the first one started. */
+  /**
+   * A repeated start with this key starts nothing, and returns the job that the first one started. An abort leaves that job
+   * alone.
+   */
   readonly idempotencyKey?: string | undefined;
 }
 

@@ -53,7 +53,10 @@ export class Job implements AsyncIterable<Output | OutputGap> {
     throw new TransportError({ what: 'lost the output of the job', why, hint: 'attach to it again' }, true);
   }
 
-  /** Sends input, if it was started with `stdin: true`. One handle alone can. */
+  /**
+   * Sends input, if it was started with `stdin: true`. One handle alone can. It waits for a command that does not read. An abort
+   * ends the input, and with it the command.
+   */
   async write(data: string | Uint8Array, options: Abortable = {}): Promise<void> {
     checked('write to the job', 'the data', data, content);
     checkOptions('write to the job', options, {});
@@ -61,7 +64,7 @@ export class Job implements AsyncIterable<Output | OutputGap> {
     await input.write(typeof data === 'string' ? Buffer.from(data) : data, options.signal);
   }
 
-  /** Ends its input. */
+  /** Ends its input, and waits until the command has taken it or ended. An abort before that ends the command too. */
   async closeStdin(options: Abortable = {}): Promise<void> {
     checkOptions('close the input of the job', options, {});
     const input = await this.#open(options);

@@ -1,5 +1,6 @@
 import { inspect } from 'node:util';
 import type { JobResult, NotStarted } from './api.js';
+import { type Abortable, checkOptions } from './check.js';
 import type { Receipt } from './receipt.js';
 
 /** What was kept of a command's output. */
@@ -16,7 +17,7 @@ export interface Ending extends Captured {
   readonly result: JobResult;
   readonly sandboxId: string;
   readonly warnings: readonly string[];
-  readonly showReceipt: () => Promise<Receipt>;
+  readonly showReceipt: (signal: AbortSignal | undefined) => Promise<Receipt>;
 }
 
 /**
@@ -59,7 +60,7 @@ export class CommandResult {
   readonly warnings: readonly string[];
   readonly #stdout: Uint8Array;
   readonly #stderr: Uint8Array;
-  readonly #showReceipt: () => Promise<Receipt>;
+  readonly #showReceipt: Ending['showReceipt'];
 
   /** @internal */
   constructor(ending: Ending) {
@@ -111,8 +112,9 @@ export class CommandResult {
   }
 
   /** The signed receipt of the run. It can be had as long as the run's record is kept, also after the sandbox's end. */
-  receipt(): Promise<Receipt> {
-    return this.#showReceipt();
+  async receipt(options: Abortable = {}): Promise<Receipt> {
+    checkOptions('get the receipt', options, {});
+    return this.#showReceipt(options.signal);
   }
 
   [inspect.custom](): string {

@@ -13,7 +13,7 @@ import type {
 } from './api.js';
 import { type Abortable, checked, checkOptions, count, duration, flag, oneOf, patience, text, word } from './check.js';
 import { Commands } from './commands.js';
-import { destroyed } from './errors.js';
+import { destroyed, NotFound } from './errors.js';
 import { Files } from './files.js';
 import { Handle } from './handle.js';
 import { live } from './live/index.js';
@@ -98,7 +98,9 @@ export class Sandbox implements AsyncDisposable, Disposable {
   readonly secrets: Secrets;
   readonly #handle: Handle;
   #lease: Lease | null;
-  #ending: Promise<DeletionReport> | undefined;
+  /** What its ends are waited for with: one by force does not wait for one that hangs. */
+  readonly #ending: { destroy?: Promise<DeletionReport>; kill?: Promise<DeletionReport> } = {};
+  #report: DeletionReport | undefined;
 
   private constructor({ sandbox, lease, created, warnings, missingSecrets }: Made) {
     const { id, name, socket } = sandbox;
@@ -303,12 +305,14 @@ export class Sandbox implements AsyncDisposable, Disposable {
 
   /**
    * Closes the handle, as leaving its scope does. If it owns the lease, the sandbox is destroyed: if it cannot be asked to,
-   * by force. Of that nothing is thrown unless the sandbox may live on.
+   * by force. One that somebody else has detached meanwhile lives on. Of that nothing is thrown unless the sandbox may live
+   * on that should not.
    */
   async close(options: Abortable = {}): Promise<void> {
     checkOptions('close the sandbox', options, {});
     if (this.#handle.closed) return;
-    if (!this.leased) {
+    if (!(this.#lease && (await this.#endsWithLease(options)))) {
+      this.#lease?.drop();
       this.#handle.close('it was closed');
       return;
     }
@@ -336,18 +340,41 @@ export class Sandbox implements AsyncDisposable, Disposable {
     return `Sandbox ${inspect({ id: this.id, name: this.name, leased: this.leased, closed: this.#handle.closed })}`;
   }
 
-  #end(how: 'destroy' | 'kill', options: Abortable): Promise<DeletionReport> {
-    this.#ending ??= this.#handle.perform(how, {}, options).then(
+  /** Whether it is there and still ends with its lease, as it knows itself, or else the host. */
+  async #endsWithLease(options: Abortable): Promise<boolean> {
+    const gone = (failure: unknown): null => {
+      if (failure instanceof NotFound) return null;
+      throw failure;
+    };
+    try {
+      const found = await this.#handle
+        .perform('inspect', {}, options)
+        .catch(gone)
+        .catch(() => this.#handle.perform('lookup', { name: this.id }, options).catch(gone));
+      return found !== null && found.state !== 'destroyed' && found.cleanup.kind === 'lease';
+    } catch (failure) {
+      options.signal?.throwIfAborted();
+      // Without its lease it ends by itself, unless it was detached.
+      this.#lease?.drop();
+      throw failure;
+    }
+  }
+
+  async #end(how: 'destroy' | 'kill', options: Abortable): Promise<DeletionReport> {
+    if (this.#report) return this.#report;
+    this.#ending[how] ??= this.#handle.perform(how, {}, options).then(
       (report) => {
+        this.#report ??= report;
         this.#handle.close('the sandbox was destroyed');
         this.#lease?.drop();
-        return report;
+        return this.#report;
       },
       (failure: unknown) => {
-        this.#ending = undefined;
+        delete this.#ending[how];
+        if (this.#report) return this.#report;
         throw failure;
       },
     );
-    return this.#ending;
+    return this.#ending[how];
   }
 }

@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { inspect } from 'node:util';
-import { InvalidState, type Job, NotFound, type Output, type OutputGap, Sandbox, Timeout } from '@mvm/sdk';
+import {
+  InvalidRequest,
+  InvalidState,
+  type Job,
+  NotFound,
+  type Output,
+  type OutputGap,
+  Sandbox,
+  Timeout,
+} from '@mvm/sdk';
 import { ended, failsAs, IMAGE, sandboxFor, until } from './support.js';
 
 let sandbox: Sandbox;
@@ -129,7 +138,7 @@ test('what is no longer kept is a gap with its count', async () => {
 
 test('there is no job that nobody started', async () => {
   await assert.rejects(sandbox.commands.attach('run-0000000000000000'), failsAs(NotFound));
-  await assert.rejects(sandbox.commands.attach('../sandbox'), failsAs(NotFound));
+  await assert.rejects(sandbox.commands.attach('../sandbox'), failsAs(InvalidRequest));
 });
 
 test('leaving its output alone leaves it running', async () => {
@@ -159,6 +168,18 @@ test('a wait and an output end with an abort', async () => {
   setTimeout(() => controller.abort(reason), 50);
   await assert.rejects(job.wait({ signal: controller.signal }), (failure) => failure === reason);
   assert.equal((await job.info()).result, null);
+  await job.kill();
+});
+
+test('a start with a key that is aborted leaves what was started before', async () => {
+  const idempotencyKey = 'aborted';
+  const job = await sandbox.commands.start('sleep 1000', { idempotencyKey });
+  const controller = new AbortController();
+  const again = sandbox.commands.start('sleep 1000', { idempotencyKey, signal: controller.signal });
+  controller.abort(new Error('not again'));
+  await assert.rejects(again, /not again/);
+  // A kill would be done before what is asked after it.
+  await assert.rejects(job.wait({ timeoutMs: 500 }), failsAs(Timeout));
   await job.kill();
 });
 

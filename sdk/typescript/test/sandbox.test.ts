@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { mock, test } from 'node:test';
 import { inspect } from 'node:util';
 import {
@@ -281,17 +283,52 @@ test('copies and snapshots that are aborted leave nothing', async (t) => {
   await until('it is removed', async () => !(await snapshots.list()).some(({ name }) => name === 'unwanted'));
 });
 
-test('one whose supervisor hangs is ended by force where its scope is left', { timeout: 60_000 }, async (t) => {
+test('one that another handle detached outlives the scope', async (t) => {
+  let left: Sandbox;
+  {
+    await using sandbox = await Sandbox.create(IMAGE);
+    left = sandbox;
+    const other = await Sandbox.connect(sandbox.id);
+    t.after(() => other.kill());
+    await other.detach({ ttlMs: 600_000 });
+  }
+  assert.equal(left.leased, false);
+  await assert.rejects(left.state(), failsAs(ClosedHandle));
+  const found = await Sandbox.lookup(left.id);
+  assert.deepEqual([found.state, found.cleanup.kind], ['running', 'ttl']);
+});
+
+test('of one whose supervisor died in the scope nothing is left', async () => {
   const sandbox = await Sandbox.create(IMAGE);
-  const [supervisor] = await supervisorsOf(sandbox.id);
-  process.kill(supervisor ?? 0, 'SIGSTOP');
+  const folder = dirname(sandbox.info.socket);
+  assert.ok(existsSync(folder));
+  const [supervisor = 0] = await supervisorsOf(sandbox.id);
+  process.kill(supervisor, 'SIGKILL');
+  await until('its lease is lost', () => !sandbox.leased);
+  await sandbox.close();
+  assert.ok(!existsSync(folder));
+  await isDestroyed(sandbox.id);
+});
+
+test('a kill does not wait for a destruction that hangs, and both say the same', { timeout: 60_000 }, async (t) => {
+  const sandbox = await Sandbox.create(IMAGE);
+  const [supervisor = 0] = await supervisorsOf(sandbox.id);
+  process.kill(supervisor, 'SIGSTOP');
+  // What would end the wait for it never comes.
   mock.timers.enable({ apis: ['setTimeout'] });
   t.after(() => mock.timers.reset());
-  const closing = sandbox.close();
-  for (let turn = 0; turn < 100; turn += 1) await new Promise(setImmediate);
-  mock.timers.tick(120_000);
-  await closing;
+  const destroying = sandbox.destroy();
+  const report = await sandbox.kill();
+  assert.equal(await destroying, report);
   mock.timers.reset();
+  await isDestroyed(sandbox.id);
+});
+
+test('one whose supervisor hangs is ended by force where its scope is left', { timeout: 60_000 }, async () => {
+  const sandbox = await Sandbox.create(IMAGE);
+  const [supervisor = 0] = await supervisorsOf(sandbox.id);
+  process.kill(supervisor, 'SIGSTOP');
+  await sandbox.close();
   await isDestroyed(sandbox.id);
   assert.equal((await sandbox.destroy()).id, sandbox.id);
 });

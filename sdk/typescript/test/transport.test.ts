@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
+import { EventEmitter, once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { mock, type TestContext, test } from 'node:test';
 import {
   Incompatible,
@@ -68,8 +69,8 @@ const SLOW: Calls = {
   fork: (sandbox) => sandbox.fork(),
 };
 
-/** Starts calls on a sandbox whose supervisor never answers, and lets time pass. */
-async function hang(t: TestContext, calls: Calls, limitMs: number): Promise<void> {
+/** Starts calls on a sandbox whose supervisor never answers, lets time pass, and says which may be made again. */
+async function hang(t: TestContext, calls: Calls, limitMs: number): Promise<string[]> {
   let asked = 0;
   const sandbox = await fakeSandbox(t, (request) => {
     request.resume();
@@ -91,16 +92,61 @@ async function hang(t: TestContext, calls: Calls, limitMs: number): Promise<void
   const early = await Promise.race([...failures, Promise.resolve('none')]);
   assert.equal(early, 'none', String(early));
   mock.timers.tick(1);
-  for (const failure of await Promise.all(failures)) failsAs(TransportError, /nothing came within/)(failure);
+  const retryable: string[] = [];
+  for (const [index, failure] of (await Promise.all(failures)).entries()) {
+    failsAs(TransportError, /nothing came within/)(failure);
+    if ((failure as TransportError).retryable) retryable.push(Object.keys(calls)[index] ?? '');
+  }
+  return retryable.sort();
 }
 
-test('a supervisor that hangs is an error after its time', { timeout: 30_000 }, (t) => hang(t, QUICK, 10_000));
+test('a supervisor that hangs is an error after its time', { timeout: 30_000 }, async (t) => {
+  const reading = ['attach', 'inspect', 'jobs', 'list', 'logs', 'ports', 'read', 'secrets', 'stat', 'stats'];
+  assert.deepEqual(await hang(t, QUICK, 10_000), reading);
+});
 
-test('one that may take its time is given it', { timeout: 30_000 }, (t) => hang(t, SLOW, 120_000));
+test('one that may take its time is given it', { timeout: 30_000 }, async (t) => {
+  assert.deepEqual(await hang(t, SLOW, 120_000), ['write']);
+});
 
-test('a wait is given its own time and ten seconds', { timeout: 30_000 }, (t) =>
-  hang(t, { wait: (sandbox) => sandbox.wait('cold', { timeoutMs: 3000 }) }, 13_000),
-);
+test('a wait is given its own time and ten seconds', { timeout: 30_000 }, async (t) => {
+  await hang(t, { wait: (sandbox) => sandbox.wait('cold', { timeoutMs: 3000 }) }, 13_000);
+});
+
+test('the end of an input is waited for as long as the command takes', { timeout: 30_000 }, async (t) => {
+  const info = {
+    attached: false,
+    audit_id: 1,
+    end_offset: 0,
+    first_offset: 0,
+    program: 'x',
+    run_id: 'run-1',
+    started_at_ms: 1,
+  };
+  let finish = () => {};
+  const inputs = new EventEmitter();
+  const sandbox = await fakeSandbox(t, (request, response) => {
+    if (request.method === 'GET') return response.end(JSON.stringify(info));
+    finish = () => response.writeHead(204).end();
+    request.on('end', () => inputs.emit('end')).resume();
+    return response;
+  });
+  const job = await sandbox.commands.attach('run-1');
+  await job.write('x');
+  mock.timers.enable({ apis: ['setTimeout'] });
+  t.after(() => mock.timers.reset());
+  const ended = once(inputs, 'end');
+  let closed = false;
+  const closing = job.closeStdin().then(() => {
+    closed = true;
+  });
+  await ended;
+  mock.timers.tick(600_000);
+  await new Promise(setImmediate);
+  assert.equal(closed, false);
+  finish();
+  await closing;
+});
 
 test('a command with a time of its own is not waited for without end', { timeout: 30_000 }, async (t) => {
   let answered = () => {};
@@ -181,6 +227,13 @@ test('a connection that breaks is an error that says whether to try again', asyn
   await assert.rejects(sandbox.commands.run('true'), broken(false));
   await assert.rejects(sandbox.files.write('/x', 'x'), broken(true));
   await assert.rejects(sandbox.files.write('/x', 'x', { append: true }), broken(false));
+  reply = (response) => {
+    response.writeHead(409, { 'content-length': 100 });
+    response.write('{"error"');
+    setImmediate(() => response.destroy());
+  };
+  await assert.rejects(sandbox.stats(), broken(true));
+  await assert.rejects(sandbox.freeze(), broken(false));
   const started = '{"type":"started","run_id":"run-1","audit_id":1}\n';
   reply = (response) => {
     response.write(started);
@@ -227,7 +280,9 @@ test('a socket that is gone: mvmctl says what became of the sandbox', async (t) 
 
 test('a scope of which the sandbox may live on says so, beside what was thrown in it', async (t) => {
   const log = await fakeCreation(t, (request, response) => {
+    const leased = { ...JSON.parse(inspectionOf('')), cleanup: { kind: 'lease' } };
     if (request.url === '/v1/lease') response.write('{"claimed":true}\n');
+    else if (request.method === 'GET') response.end(JSON.stringify(leased));
     else
       response
         .writeHead(500)
@@ -249,7 +304,14 @@ test('a scope of which the sandbox may live on says so, beside what was thrown i
 
 test('a sandbox that cannot be claimed is ended', async (t) => {
   const log = await fakeCreation(t, (_, response) => response.writeHead(409).end('{}'));
-  await assert.rejects(Sandbox.create(IMAGE), failsAs(TransportError, /cannot claim[\s\S]*409/));
+  await assert.rejects(Sandbox.create(IMAGE), failsAs(TransportError, /it answered 409/));
+  assert.equal(await readFile(log, 'utf8'), 'kill --json -- mvm-000000000000\n');
+});
+
+test('why it cannot be claimed is what the sandbox says', async (t) => {
+  const error = { code: 'InvalidState', what: 'cannot claim', why: 'it was claimed', hint: '' };
+  const log = await fakeCreation(t, (_, response) => response.writeHead(409).end(JSON.stringify({ error })));
+  await assert.rejects(Sandbox.create(IMAGE), failsAs(InvalidState, /it was claimed/));
   assert.equal(await readFile(log, 'utf8'), 'kill --json -- mvm-000000000000\n');
 });
 
@@ -272,6 +334,13 @@ test('a supervisor that dies in the middle of a call', async () => {
 test('mvmctl is looked for where it may be, and what is wrong with it is said', async (t) => {
   setEnv(t, { MVM_CLI_BIN: '/no/such/mvmctl' });
   await assert.rejects(Sandbox.list(), failsAs(NotFound, /it is not at \/no\/such\/mvmctl/));
+  setEnv(t, { MVM_CLI_BIN: 'no-such-mvmctl', PATH: '/no/such:/bin' });
+  await assert.rejects(Sandbox.list(), failsAs(NotFound, /\/no\/such\/no-such-mvmctl, \/bin\/no-such-mvmctl/));
+  setEnv(t, { PATH: '' });
+  await assert.rejects(Sandbox.list(), failsAs(NotFound, /the PATH is empty/));
+  const fake = await fakeMvmctl(t, `${VERSION}\necho '{"sandboxes": []}'`);
+  setEnv(t, { MVM_CLI_BIN: 'mvmctl', PATH: `${dirname(fake)}:/bin` });
+  assert.deepEqual(await Sandbox.list(), []);
   setEnv(t, { MVM_CLI_BIN: undefined, PATH: '/no/such:/bin' });
   await assert.rejects(Sandbox.list(), failsAs(NotFound, /\/no\/such\/mvmctl, \/bin\/mvmctl/));
 });

@@ -39,7 +39,10 @@ export const commands: Performers<'commands.run' | 'commands.start' | 'commands.
     const body = { ...commandRequest(command), secrets: values, tty, stdin, idempotency_key: idempotencyKey };
     const unbound = { ...operation, signal: undefined };
     const started = call(unbound, post('/v1/jobs', body), jobInfo);
-    const kill = ({ runId }: JobInfo) => tell(unbound, post(`/v1/jobs/${runId}/signal`, { signal: 9 }));
+    const kill = async ({ runId }: JobInfo): Promise<void> => {
+      // It may be what an earlier call with this key has started.
+      if (idempotencyKey === undefined) await tell(unbound, post(`/v1/jobs/${runId}/signal`, { signal: 9 }));
+    };
     const job = await orUndo(operation.signal, started, kill);
     await note(targetOf(operation).id, job.runId);
     return { job, warnings };
@@ -73,7 +76,7 @@ async function runAttached(operation: Operation<'commands.run'>): Promise<Comman
     const file = receipt;
     if (file !== undefined) await showReceipt(result.runId, target.id, { file, signal: operation.signal });
     const ending = { result, sandboxId: target.id, warnings, ...(await capture.end()) };
-    return new CommandResult({ ...ending, showReceipt: () => showReceipt(result.runId, target.id) });
+    return new CommandResult({ ...ending, showReceipt: (signal) => showReceipt(result.runId, target.id, { signal }) });
   } catch (failure) {
     throw stop.reason(failure);
   } finally {
@@ -173,7 +176,7 @@ async function runOnce({ arguments: given, signal }: Operation<'run'>): Promise<
     stderr: Buffer.from(run.stderr, run.stderrEncoding),
     stdoutTruncated: result.stdoutTruncated,
     stderrTruncated: result.stderrTruncated,
-    showReceipt: () => showReceipt(result.runId, sandboxId),
+    showReceipt: (signal) => showReceipt(result.runId, sandboxId, { signal }),
   };
   return new RunResult(ending, imageDigest, isolation);
 }

@@ -45,11 +45,11 @@ export interface Answer {
 
 /** Asks, and returns once the head of the answer is there, which is no error. */
 export async function ask(socket: string, what: Ask): Promise<Answer> {
-  const stop = new Stop(what.signal, what.limitMs);
+  const stop = new Stop(what.signal, what.limitMs, isIdempotent(what));
   try {
     const response = await exchange(socket, what, stop);
     if ((response.statusCode ?? 0) < 300) return { asked: what, response, stop };
-    throw refusal(response.statusCode, parsed(await collect(response, stop)));
+    throw refusal(response.statusCode, parsed(await collect(response, stop, what)));
   } catch (failure) {
     stop.done();
     throw stop.reason(failure);
@@ -60,9 +60,7 @@ export async function ask(socket: string, what: Ask): Promise<Answer> {
 export async function answer(socket: string, what: Ask): Promise<unknown> {
   const { response, stop } = await ask(socket, what);
   try {
-    return parsed(await collect(response, stop));
-  } catch (failure) {
-    throw stop.reason(broken(failure, what));
+    return parsed(await collect(response, stop, what));
   } finally {
     stop.done();
   }
@@ -82,7 +80,7 @@ export async function* lines(answer: Answer): AsyncGenerator<unknown, void, void
     held += piece.length - from;
     if (held > MAX_ANSWER) throw nonsense('it sent a line without an end');
   }
-  if (held > 0) throw nonsense('it sent half a line');
+  if (held > 0) throw nonsense('it sent half a line', isIdempotent(answer.asked));
 }
 
 /** An answer as bytes, each piece of which may take so long. Whoever ends the iteration ends the connection. */
@@ -194,7 +192,7 @@ function target({ path, query = {} }: Ask): string {
   return given.length > 0 ? `${path}?${given.join('&')}` : path;
 }
 
-async function collect(response: IncomingMessage, stop: Stop): Promise<Buffer> {
+async function collect(response: IncomingMessage, stop: Stop, what: Partial<Ask>): Promise<Buffer> {
   const parts: Buffer[] = [];
   let length = 0;
   try {
@@ -204,7 +202,7 @@ async function collect(response: IncomingMessage, stop: Stop): Promise<Buffer> {
       parts.push(part);
     }
   } catch (failure) {
-    throw stop.reason(failure);
+    throw stop.reason(broken(failure, what));
   }
   return Buffer.concat(parts);
 }
@@ -226,7 +224,7 @@ export async function refusalOf(response: IncomingMessage): Promise<void> {
   }
   const stop = new Stop(undefined, ANSWER_MS);
   try {
-    throw refusal(response.statusCode, parsed(await collect(response, stop)));
+    throw refusal(response.statusCode, parsed(await collect(response, stop, { idempotent: false })));
   } finally {
     stop.done();
   }
@@ -247,12 +245,18 @@ export function remoteError(error: unknown): Error {
   return errorOf(code, fields);
 }
 
-function nonsense(why: string): TransportError {
-  return new TransportError({ what: 'cannot understand the sandbox', why, hint: 'mvmctl ps shows its state' });
+function nonsense(why: string, retryable = false): TransportError {
+  const fields = { what: 'cannot understand the sandbox', why, hint: 'mvmctl ps shows its state' };
+  return new TransportError(fields, retryable);
+}
+
+/** Whether it does nothing twice if it is asked twice. */
+function isIdempotent({ method = 'GET', idempotent = method === 'GET' }: Partial<Ask>): boolean {
+  return idempotent;
 }
 
 /** What a failed call is, to the caller. */
-function broken(failure: unknown, { method = 'GET', idempotent = method === 'GET' }: Partial<Ask>): unknown {
+function broken(failure: unknown, asked: Partial<Ask>): unknown {
   if (failure instanceof OfCaller) return failure.failure;
   if (failure instanceof MvmError) return failure;
   const { code, syscall, message } = failure as NodeJS.ErrnoException;
@@ -261,5 +265,5 @@ function broken(failure: unknown, { method = 'GET', idempotent = method === 'GET
   if (code === undefined && !connecting) return failure;
   const why = code === undefined ? message : `${code}${connecting ? ' while connecting' : ''}`;
   const fields = { what: 'lost the connection to the sandbox', why, hint: 'mvmctl ps shows its state' };
-  return new TransportError(fields, connecting || idempotent);
+  return new TransportError(fields, connecting || isIdempotent(asked));
 }

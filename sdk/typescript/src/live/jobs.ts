@@ -94,10 +94,9 @@ class OpenInput implements Input {
 
   async end(signal?: AbortSignal): Promise<void> {
     this.#request.end();
-    await this.#during(
-      this.#answered.then(() => {}),
-      signal,
-    );
+    const answered = this.#answered.then(() => {});
+    // It is there when the command has taken all of it, whenever that is.
+    await this.#during(answered, signal, null);
   }
 
   /** Waits for something, or for an answer, which may come before: then there is no more to send, and this is true. */

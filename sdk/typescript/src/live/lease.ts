@@ -1,6 +1,7 @@
 import { type IncomingMessage, request as open } from 'node:http';
 import { TransportError } from '../errors.js';
 import type { Lease } from '../operation.js';
+import { refusalOf } from './http.js';
 import { ANSWER_MS, Stop } from './stop.js';
 
 /**
@@ -11,6 +12,7 @@ export async function claim(socket: string, signal?: AbortSignal): Promise<Lease
   const stop = new Stop(signal, ANSWER_MS);
   const request = open({ socketPath: socket, path: '/v1/lease', agent: false, headers: { host: 'sandbox' } });
   let held = false;
+  let refusing = false;
   const drop = (): void => {
     held = false;
     request.destroy();
@@ -19,12 +21,17 @@ export async function claim(socket: string, signal?: AbortSignal): Promise<Lease
     await new Promise<void>((resolve, reject) => {
       const lost = (failure?: Error): void => {
         held = false;
-        reject(refused(failure?.message ?? 'the connection ended'));
+        // An answer that refuses says more than its end.
+        if (!refusing) reject(lostClaim(failure?.message ?? 'the connection ended'));
       };
       stop.signal.addEventListener('abort', () => reject(stop.signal.reason), { once: true });
       request.on('error', lost).on('close', () => lost());
       request.on('response', (response: IncomingMessage) => {
-        if (response.statusCode !== 200) return lost(new Error(`it answered ${response.statusCode}`));
+        if ((response.statusCode ?? 0) >= 300) {
+          refusing = true;
+          refusalOf(response).catch(reject);
+          return;
+        }
         // The one line that ever comes.
         response.on('data', () => resolve()).on('error', lost);
       });
@@ -46,6 +53,6 @@ export async function claim(socket: string, signal?: AbortSignal): Promise<Lease
   };
 }
 
-function refused(why: string): TransportError {
+function lostClaim(why: string): TransportError {
   return new TransportError({ what: 'cannot claim the sandbox', why, hint: 'mvmctl ps shows its state' });
 }

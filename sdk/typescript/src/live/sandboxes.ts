@@ -25,10 +25,12 @@ import type { Performers } from './index.js';
 import { claim } from './lease.js';
 import { mvmctl } from './mvmctl.js';
 import { endRequest, post } from './requests.js';
-import { ANSWER_MS, orUndo, Silence, WORK_MS } from './stop.js';
+import { ANSWER_MS, orUndo, WORK_MS } from './stop.js';
 
 /** The longest that is waited with one request; the sandbox knows no longer waits. */
 const ROUND_MS = 50_000;
+/** How long a supervisor may take to destroy its sandbox before mvmctl does. */
+const DESTROY_MS = 15_000;
 
 type Here =
   | 'cold'
@@ -134,12 +136,11 @@ export async function patiently<T>(timeoutMs: number | null, round: (ms: number)
 
 async function destroy(operation: Operation<'destroy'>): Promise<DeletionReport> {
   try {
-    const request = { method: 'POST', path: '/v1/sandbox/destroy', limitMs: WORK_MS } as const;
+    const request = { method: 'POST', path: '/v1/sandbox/destroy', limitMs: DESTROY_MS } as const;
     return await call(operation, request, deletionReport);
   } catch (failure) {
-    // One that hangs is no more use to mvmctl.
-    if (!isGone(failure) || failure instanceof Silence) throw failure;
-    // It was destroyed before, and there is a report; or its supervisor is gone.
+    if (!isGone(failure)) throw failure;
+    // It was destroyed before, and there is a report; or its supervisor is gone, or hangs.
     return end('destroy', targetOf(operation).id, operation.signal);
   }
 }

@@ -13,10 +13,12 @@ export class Stop {
   readonly #controller = new AbortController();
   readonly #caller: AbortSignal | undefined;
   readonly #aborted = (): void => this.#controller.abort(this.#caller?.reason);
+  readonly #retryable: boolean;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(caller: AbortSignal | undefined, limitMs: number | null) {
+  constructor(caller: AbortSignal | undefined, limitMs: number | null, retryable = false) {
     caller?.throwIfAborted();
+    this.#retryable = retryable;
     this.#caller = caller;
     caller?.addEventListener('abort', this.#aborted, { once: true });
     this.within(limitMs);
@@ -31,7 +33,7 @@ export class Stop {
   within(limitMs: number | null): void {
     clearTimeout(this.#timer);
     if (limitMs === null || limitMs > MAX_TIMER_MS) return;
-    this.#timer = setTimeout(() => this.#controller.abort(new Silence(limitMs)), limitMs);
+    this.#timer = setTimeout(() => this.#controller.abort(new Silence(limitMs, this.#retryable)), limitMs);
   }
 
   /** The call is over. */
@@ -48,10 +50,10 @@ export class Stop {
 
 /** That a deadline passed. */
 export class Silence extends TransportError {
-  constructor(limitMs: number) {
+  constructor(limitMs: number, retryable: boolean) {
     const why = `nothing came within ${limitMs / 1000} s`;
     const hint = 'mvmctl kill ends a sandbox whose supervisor hangs';
-    super({ what: 'cannot reach the sandbox', why, hint });
+    super({ what: 'cannot reach the sandbox', why, hint }, retryable);
   }
 }
 
