@@ -131,9 +131,10 @@ class Opening:
 @contextlib.contextmanager
 def on_disk(receipt: Any, opening: Any) -> Iterator[tuple[Any, Any]]:
     """Files that mvmctl can read, for as long as it does: those that are named, or what receipt and opening hold."""
-    with contextlib.ExitStack() as held:
-        if isinstance(receipt, Receipt) or isinstance(opening, Opening):
-            place = held.enter_context(tempfile.TemporaryDirectory(prefix="mvm-"))
+    if not isinstance(receipt, Receipt) and not isinstance(opening, Opening):
+        yield receipt, opening
+        return
+    with tempfile.TemporaryDirectory(prefix="mvm-") as place:
         if isinstance(receipt, Receipt):
             receipt.write(os.path.join(place, "receipt"))
             receipt = os.path.join(place, "receipt")
