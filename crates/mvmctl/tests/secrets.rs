@@ -404,7 +404,7 @@ fn no_argument_no_environment_and_no_file_has_a_value() {
 
     let values = [value, variable];
     let mut shower = shower(value);
-    assert_eq!(processes_showing(&values), [shower.id()]);
+    eventually("what shows a value is found", || processes_showing(&values) == [shower.id()]);
     shower.kill().unwrap();
     shower.wait().unwrap();
     let supervisor = sandbox.supervisor();
