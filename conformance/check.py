@@ -252,8 +252,9 @@ def _shape(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _shape(item) for key, item in sorted(value.items())}
     if isinstance(value, list):
+        # In no order: of what goes on side by side, either may come first.
         shapes = [_shape(item) for item in value]
-        return [shape for number, shape in enumerate(shapes) if shape not in shapes[:number]]
+        return sorted((shape for number, shape in enumerate(shapes) if shape not in shapes[:number]), key=repr)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return "number"
     return "nothing" if value is Nothing else type(value).__name__
