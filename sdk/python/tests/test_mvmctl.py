@@ -118,10 +118,10 @@ def test_its_error_counts_whatever_it_exits_with(api: support.Surface, fake: Fak
 
 def test_one_that_hangs_is_ended(api: support.Surface, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_live, "VERSION_LIMIT", 0.3)
-    path = fake("exec sleep 1000")
+    path = fake("exec sleep 4719")
     with pytest.raises(mvm.TransportError, match="did not end in time"):
         api.Sandbox.list()
-    assert not [args for args in support.processes().values() if str(path) in args or args[:2] == ["sleep", "1000"]]
+    assert not [args for args in support.processes().values() if str(path) in args or args[:2] == ["sleep", "4719"]]
 
 
 def test_a_request_is_among_no_arguments(api: support.Surface, fake: Fake, tmp_path: Path) -> None:
