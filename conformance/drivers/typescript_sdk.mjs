@@ -33,6 +33,13 @@ function watch(name, target) {
   return found;
 }
 
+/** A function of the module that is noted when it is used. */
+const noted = (name) => (...args) => {
+  used.add(name);
+  return mvm[name](...args);
+};
+const [run, gc] = ['run', 'gc'].map(noted);
+
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 const camel = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
 
@@ -213,7 +220,7 @@ const operations = {
   },
   destroy: end('destroy'),
   kill: end('kill'),
-  gc: async () => plain(await mvm.gc()),
+  gc: async () => plain(await gc()),
   snapshot: async (args) => plain(await (await found(args)).snapshot(args.name)),
   'snapshots.list': async () => ({ snapshots: plain(await mvm.snapshots.list()) }),
   'snapshots.inspect': async (args) => plain(await mvm.snapshots.inspect(args.snapshot)),
@@ -229,7 +236,7 @@ const operations = {
   },
   async run(args) {
     const options = { ...machine(args), ...given(args, 'image', 'stdin', 'cwd', 'user', 'timeout_ms', 'max_output', 'receipt') };
-    const result = await ended(mvm.run(args.argv, options));
+    const result = await ended(run(args.argv, options));
     if (args.dry_run) return plain(result);
     await sameReceipt(result, args);
     return { ...commandResult(result, args), image_digest: result.imageDigest, isolation: result.isolation };
@@ -383,7 +390,6 @@ function errorOf(error) {
 for await (const line of createInterface({ input: process.stdin })) {
   const { op, args } = JSON.parse(line);
   used.clear();
-  if (op === 'run' || op === 'gc') used.add(op);
   let answer;
   try {
     answer = { result: await operations[op](args) };
