@@ -12,14 +12,10 @@ NOTE = "# Written by `make sdk-types` from mvm/_async; changes here are lost.\n"
 WORDS = [
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
-    (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
-    (r"\bStopAsyncIteration\b", "StopIteration"),
-    (r"\bAsync(Iterator|Iterable|Generator)\b", r"\1"),
-    (r"\bAwaitable\[([^\[\]]*)\]", r"\1"),
+    (r"\b__a(enter|exit|iter)__\b", r"__\1__"),
     (r"\bAsync([A-Z]\w*)", r"\1"),
     (r"\basync_(\w+)", r"\1"),
     (r"\baclose\b", "close"),
-    (r"\banext\b", "next"),
     (r"\b_async\b", "_sync"),
 ]
 
