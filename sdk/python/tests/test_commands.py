@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import support
 
 import mvm
 
@@ -174,6 +175,25 @@ def test_threads_share_a_handle(shared: mvm.Sandbox) -> None:
     for thread in threads:
         thread.join()
     assert said == {number: [f"{number}-{turn}\n" for turn in range(5)] for number in range(8)}
+
+
+def test_closing_a_handle_ends_what_its_other_threads_wait_for(shared: mvm.Sandbox) -> None:
+    begun, failed = threading.Event(), []
+    box = mvm.Sandbox.connect(shared.id)
+
+    def work() -> None:
+        with pytest.raises(mvm.ClosedHandle) as refused:
+            box.commands.run("echo begun; exec sleep 4714", on_stdout=lambda _: begun.set())
+        failed.append(refused.value)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(support.PATIENCE)
+    box.close()
+    thread.join(support.PATIENCE)
+    assert failed
+    look = "until ! ps | grep -q 'sleep 471[4]'; do sleep 0.1; done"
+    assert shared.commands.run(look, timeout=support.PATIENCE).ok
 
 
 def test_commands_that_were_started_are_noted(box: Any, api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
@@ -27,6 +29,7 @@ class Transport:
         self._pid = os.getpid()
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
+        self._streams: weakref.WeakSet[ByteStream] = weakref.WeakSet()
         self._closed = ""
 
     def perform(self, operation: Operation[T]) -> T:
@@ -40,7 +43,7 @@ class Transport:
             raise
 
     def perform_last(self, operation: Operation[T]) -> T:
-        """The same for what ends the sandbox: nothing interrupts it but its own limits."""
+        """The same for what ends the sandbox."""
         return self.perform(operation)
 
     def check(self) -> None:
@@ -55,11 +58,14 @@ class Transport:
             raise _errors.ClosedHandle("cannot use the handle", self._closed, hint="Sandbox.connect(name) makes another one")
 
     def close(self, why: str) -> None:
-        """Ends its connections. What it is asked from now on is refused."""
+        """Ends its connections, also those that other threads wait for. What it is asked from now on is refused."""
         if self.foreign:
             return
         with self._lock:
             self._closed = self._closed or why
+            streams = list(self._streams)
+        for stream in streams:
+            stream.interrupt()
         if self._client is not None:
             self._client.close()
 
@@ -112,7 +118,9 @@ class Transport:
             request = client.build_request(
                 call.method, call.path, params=dict(call.params), content=content, headers=call.headers, timeout=call.limit
             )
-            stream = ByteStream(call, client.send(request, stream=True))
+            stream = ByteStream(self, call, client.send(request, stream=True))
+        with self._lock:
+            self._streams.add(stream)
         if stream.status >= 300:
             with stream:
                 raise refusal(stream.rest(), stream.status)
@@ -130,8 +138,9 @@ class Transport:
 class ByteStream:
     """An answer as it comes. Ending it before it has ended ends what it is about, if that is a command."""
 
-    def __init__(self, call: Call, response: httpx.Response) -> None:
-        self._call, self._response, self.status = call, response, response.status_code
+    def __init__(self, transport: Transport, call: Call, response: httpx.Response) -> None:
+        self._transport, self._call, self._response = transport, call, response
+        self.status = response.status_code
 
     def limit(self, seconds: float | None) -> None:
         """How long there may be silence from now on; None is any time."""
@@ -140,8 +149,13 @@ class ByteStream:
 
     def pieces(self) -> Iterator[bytes]:
         """The bytes, in pieces of any size."""
-        with _live.told(self._call):
-            yield from self._response.iter_raw()
+        try:
+            with _live.told(self._call):
+                yield from self._response.iter_raw()
+        except _errors.TransportError:
+            # If the handle was closed meanwhile, that is what happened.
+            self._transport.check()
+            raise
 
     def rest(self) -> bytes:
         """All of it."""
@@ -153,6 +167,12 @@ class ByteStream:
     def close(self) -> None:
         """Ends it."""
         self._response.close()
+
+    def interrupt(self) -> None:
+        """Ends it for a thread that waits for it: to close a descriptor wakes nobody."""
+        connection = self._response.extensions["network_stream"].get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> ByteStream:
         return self
