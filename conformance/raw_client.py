@@ -39,7 +39,7 @@ def run(http: httpx.Client, *argv: str) -> tuple[bytes, dict]:
     output = b""
     with http.stream("POST", "/v1/jobs", json={"argv": argv, "attached": True}) as response:
         response.raise_for_status()
-        for line in response.iter_lines():
+        for line in filter(None, response.iter_lines()):
             event = json.loads(line)
             if event["type"] == "output" and event["stream"] == "stdout":
                 output += base64.b64decode(event["data"])

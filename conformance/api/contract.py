@@ -125,7 +125,7 @@ class Contract:
         if content_type == BYTES:
             return Answer(status, body)
         if content_type == LINES:
-            return Answer(status, [self.check_line(schema, line, what) for line in body.splitlines()])
+            return Answer(status, [self.check_line(schema, line, what) for line in body.splitlines() if line])
         value = parsed(body)
         self.check(schema, value, what)
         return Answer(status, value)
@@ -208,7 +208,7 @@ class Api:
             self.contract.check_answer(method, path, 200, content_type, b"")
             operation = self.contract.operation(method, path)
             schema = operation["responses"]["200"]["content"][LINES]["schema"]
-            yield (self.contract.check_line(schema, line, path) for line in response.iter_lines())
+            yield (self.contract.check_line(schema, line, path) for line in response.iter_lines() if line)
 
     def raw(self, method: str, target: str, body: bytes = b"", *, content_type: str = JSON, legal: bool = False,
             missing: int = 0, pause: float = 0) -> Answer:

@@ -244,6 +244,12 @@ class Logs(Sandboxed):
             line = next(events)
         self.assertEqual((line["run_id"], line["text"]), (job, "late"))
 
+    def test_a_stream_that_has_nothing_to_say_shows_that_it_is_there(self) -> None:
+        job = self.start("sleep", "1000")
+        with self.api.http.stream("GET", f"/v1/jobs/{job}/output", params={"follow": "true"}) as response:
+            self.assertEqual(next(response.iter_lines()).strip(), "")
+        self.ok("POST", f"/v1/jobs/{job}/signal", {"signal": 9})
+
     def test_what_is_refused(self) -> None:
         for query in ({"source": "kernel"}, {"tail": -1}, {"since_ms": "yesterday"}, {"follow": "maybe"},
                       {"redact": "maybe"}, {"redact": "show-rules"}):

@@ -26,6 +26,8 @@ use crate::error::{Error, Result};
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long it may take where a machine starts or stops, or where it was asked to wait.
 pub const WORK_LIMIT: Duration = Duration::from_secs(120);
+/// How long a stream may be silent: while there is nothing to say, its supervisor says so every 10 s.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// The largest answer, and the longest line of a stream.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -262,10 +264,14 @@ impl Lines {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line = self.buffer.split_to(end);
                 self.buffer.advance(1);
+                if line.is_empty() {
+                    continue;
+                }
                 let value = serde_json::from_slice(&line);
                 return value.map(Some).map_err(|e| broken(format!("it sent something unexpected: {e}")));
             }
-            match self.body.frame().await {
+            let frame = tokio::time::timeout(SILENCE_LIMIT, self.body.frame());
+            match frame.await.map_err(|_| silent(SILENCE_LIMIT))? {
                 Some(Ok(frame)) => self.buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
                 Some(Err(e)) => return Err(broken(e.to_string())),
                 None => return Ok(None),

@@ -226,7 +226,7 @@ def test_lines_come_the_same_however_they_are_cut() -> None:
     assert [event for byte in text for event in lines.feed(bytes([byte]))] == whole
 
 
-@pytest.mark.parametrize("line", [b"", b"nonsense", b"[]", b"{}", b'{"type": "unheard"}', b"\xff", b"[" * 100_000, b"NaN",
+@pytest.mark.parametrize("line", [b" ", b"nonsense", b"[]", b"{}", b'{"type": "unheard"}', b"\xff", b"[" * 100_000, b"NaN",
     b'{"type": "gap", "offset": NaN, "bytes": 0}'], ids=lambda line: str(line[:12]))  # fmt: skip
 def test_a_line_that_is_none_is_the_transports_failure(line: bytes) -> None:
     with pytest.raises(mvm.TransportError):
@@ -298,3 +298,8 @@ def test_requests_show_no_values() -> None:
     request = commands.attached(BOX, ["sh"], {"env": {"A": "hush"}, "stdin": "hush", "max_output": 1, "check": False})
     assert "hush" not in repr(request) + repr(commands.run(BOX, request)) + repr(commands.feed(BOX, "run-1", b"hush"))
     assert "hush" not in repr(steps.Invoke(("up",), b"hush")) + repr(sandboxes.create("base", {"env": {"A": "hush"}}))
+
+
+def test_empty_lines_are_nothing() -> None:
+    lines = Lines(int)
+    assert [*lines.feed(b"\n\n1\n\n"), *lines.feed(b"\n2"), *lines.feed(b"\n\n")] == [1, 2]

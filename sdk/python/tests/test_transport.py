@@ -17,11 +17,13 @@ import support
 import mvm
 from mvm import _live
 from mvm._api import SandboxInfo
+from mvm._async import transport as async_transport
 from mvm._async.sandbox import AsyncSandbox
 from mvm._async.transport import AsyncTransport
 from mvm._codec import decode
 from mvm._core import commands, files, results, sandboxes, steps
 from mvm._core.sandboxes import Made
+from mvm._sync import transport as sync_transport
 from mvm._sync.sandbox import Sandbox
 from mvm._sync.transport import Transport
 
@@ -93,8 +95,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     short = 0.1
     monkeypatch.setattr(steps.Call.__init__, "__defaults__", (*steps.Call.__init__.__defaults__[:-1], short))
     for module, name in (
-        (sandboxes, "WORK_LIMIT"), (sandboxes, "GRACE"), (files, "WORK_LIMIT"), (commands, "GRACE"), (commands, "ANSWER_LIMIT"),
+        (sandboxes, "WORK_LIMIT"), (sandboxes, "GRACE"), (files, "WORK_LIMIT"), (commands, "ANSWER_LIMIT"),
         (_live, "ANSWER_LIMIT"), (_live, "CLAIM_LIMIT"), (_live, "WORK_LIMIT"),
+        (sync_transport, "SILENCE_LIMIT"), (async_transport, "SILENCE_LIMIT"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, short)
 

@@ -29,7 +29,8 @@ use crate::vmm::guest::Guest;
     info(
         title = "mvm sandbox",
         description = "The API of one sandbox, on its Unix socket. Plain HTTP/1.1: JSON bodies, raw bytes for input, one \
-                       JSON object a line for streams. Every error is an `ErrorBody`. `CreateRequest` and `RunRequest` \
+                       JSON object a line for streams, with an empty line for each 10 s of silence. Every error is an \
+                       `ErrorBody`. `CreateRequest` and `RunRequest` \
                        are what `mvmctl up --request -` and `mvmctl run --request -` read."
     ),
     components(schemas(CreateRequest, RunRequest))

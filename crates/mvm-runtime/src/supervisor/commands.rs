@@ -16,7 +16,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Supervisor;
-use super::http::{Answer, Asked, Failed, Given, Named, Octets, Shared, invalid, ndjson, patience};
+use super::http::{Answer, Asked, Failed, Given, Named, Octets, Shared, invalid, live_ndjson, patience};
 use super::jobs::{Holds, Job, Start};
 use super::output::Piece;
 use crate::command::Control;
@@ -45,7 +45,7 @@ pub async fn start_job(
     }
     let guard = EndsWithConnection(job.clone());
     let started = stream::iter([JobEvent::Started { run_id: job.run_id.clone(), audit_id: job.testimony.audit_id }]);
-    Ok(ndjson(started.chain(events(job, 0, true)).map(move |event| {
+    Ok(live_ndjson(started.chain(events(job, 0, true)).map(move |event| {
         let _held = &guard;
         event
     })))
@@ -117,7 +117,7 @@ pub async fn job_output(
     if query.offset > end {
         return Err(invalid(format!("the offset {} is beyond the output's end, {end}", query.offset)));
     }
-    Ok(ndjson(events(job, query.offset, query.follow)))
+    Ok(live_ndjson(events(job, query.offset, query.follow)))
 }
 
 #[derive(Deserialize, IntoParams)]

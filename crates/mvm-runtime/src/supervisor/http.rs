@@ -14,7 +14,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{Stream, StreamExt};
+use futures_util::stream::{self, Stream, StreamExt};
 use mvm_wire::ErrorCode;
 use mvm_wire::api::ErrorBody;
 use mvm_wire::object::Object;
@@ -30,6 +30,8 @@ const REST_BYTES: u64 = 64 << 20;
 /// For how long.
 const REST_TIME: Duration = Duration::from_secs(5);
 
+/// How long a stream of events is silent at most.
+const PULSE: Duration = Duration::from_secs(10);
 /// The longest that a request may wait for something to happen.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -131,14 +133,30 @@ impl From<QueryRejection> for Failed {
     }
 }
 
-/// A response of one JSON object a line.
+/// A response of one JSON object a line, which lasts for as long as its owner does and is not read to its end.
 pub fn ndjson<T: serde::Serialize + 'static>(events: impl Stream<Item = T> + Send + 'static) -> Response {
-    let lines = events.map(|event| {
-        let mut line = serde_json::to_vec(&event).unwrap_or_default();
-        line.push(b'\n');
-        Ok::<_, Infallible>(Bytes::from(line))
-    });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    respond(events.map(|event| line(&event)))
+}
+
+/// The same for those who read it: while there is nothing to say, an empty line says that somebody is still there.
+pub fn live_ndjson<T: serde::Serialize + 'static>(events: impl Stream<Item = T> + Send + 'static) -> Response {
+    respond(stream::unfold(Box::pin(events), |mut events| async move {
+        match tokio::time::timeout(PULSE, events.next()).await {
+            Ok(event) => Some((line(&event?), events)),
+            Err(_) => Some((Bytes::from_static(b"\n"), events)),
+        }
+    }))
+}
+
+fn line(event: &impl serde::Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(event).unwrap_or_default();
+    line.push(b'\n');
+    line.into()
+}
+
+fn respond(lines: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
 /// In the document: bytes as they are.

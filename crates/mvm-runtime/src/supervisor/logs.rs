@@ -7,7 +7,7 @@ use mvm_wire::api::{ErrorBody, LogEvent, LogSource, Redact};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::http::{Asked, Failed, Shared, ndjson};
+use super::http::{Asked, Failed, Shared, live_ndjson};
 use super::log::{Reader, Wanted};
 
 #[derive(Deserialize, IntoParams)]
@@ -40,7 +40,7 @@ pub async fn logs(State(supervisor): Shared, Asked(query): Asked<LogsQuery>) -> 
     let LogsQuery { follow, since_ms, until_ms, tail, source, redact } = query;
     let wanted = Wanted { follow, since_ms, until_ms, tail, source, redact: redact == Redact::On };
     let reader = Reader::new(supervisor.log.clone(), wanted);
-    Ok(ndjson(stream::unfold(Some(reader), |reader| async move {
+    Ok(live_ndjson(stream::unfold(Some(reader), |reader| async move {
         let mut reader = reader?;
         match reader.next().await {
             Some(event) => Some((event, Some(reader))),

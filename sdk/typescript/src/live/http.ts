@@ -9,7 +9,7 @@ import { type ClientRequest, type IncomingMessage, request as open } from 'node:
 import { errorObject } from '../api.js';
 import { object } from '../decode.js';
 import { errorOf, MvmError, TransportError } from '../errors.js';
-import { ANSWER_MS, Stop } from './stop.js';
+import { ANSWER_MS, SILENCE_MS, Stop } from './stop.js';
 
 /** The largest answer, and the longest line of a stream. */
 const MAX_ANSWER = 64 << 20;
@@ -70,10 +70,12 @@ export async function answer(socket: string, what: Ask): Promise<unknown> {
 export async function* lines(answer: Answer): AsyncGenerator<unknown, void, void> {
   let parts: Buffer[] = [];
   let held = 0;
-  for await (const piece of pieces(answer)) {
+  for await (const piece of pieces(answer, SILENCE_MS)) {
     let from = 0;
     for (let end = piece.indexOf(10); end >= 0; end = piece.indexOf(10, from)) {
-      yield parsed(Buffer.concat([...parts, piece.subarray(from, end)]));
+      const line = Buffer.concat([...parts, piece.subarray(from, end)]);
+      // An empty one is said while there is nothing to say.
+      if (line.length > 0) yield parsed(line);
       [parts, held, from] = [[], 0, end + 1];
     }
     parts.push(piece.subarray(from));

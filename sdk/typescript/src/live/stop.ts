@@ -5,6 +5,9 @@ export const ANSWER_MS = 10_000;
 /** How long it may take where a machine starts, stops or is saved, and how long a transfer may stand still. */
 export const WORK_MS = 120_000;
 
+/** How long a stream of events may be silent: its supervisor says something every 10 seconds. */
+export const SILENCE_MS = 60_000;
+
 /** The longest time that a timer of Node's can be set to. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 

@@ -9,10 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 from .. import _errors, _live
-from .._api import JobEvent, JobInfo, JobResult, Output, OutputGap, Started
+from .._api import Ended, JobEvent, JobInfo, JobResult, Output, OutputGap, Started
 from .._core import check as checked
 from .._core import commands, receipts, results
 from .._core.receipts import Receipt
+from .._core.steps import broke_off
 from .handle import AsyncHandle
 from .transport import AsyncBeside, AsyncTransport, aside, tell
 
@@ -66,17 +67,17 @@ class AsyncJob:
 
         An iteration that was left, or broke off, is gone on with by the next one.
         """
-        lines = results.Lines(JobEvent)
         async with await self._handle.perform(commands.output(self._handle.target, self._run_id, self._offset)) as stream:
-            stream.limit(None)
-            async for piece in stream.pieces():
-                for event in lines.feed(piece):
-                    if isinstance(event, Output):
-                        self._offset = event.offset + len(event.data)
-                        yield event
-                    elif isinstance(event, OutputGap):
-                        self._offset = event.offset + event.bytes
-                        yield event
+            async for event in stream.events(JobEvent):
+                if isinstance(event, Output):
+                    self._offset = event.offset + len(event.data)
+                    yield event
+                elif isinstance(event, OutputGap):
+                    self._offset = event.offset + event.bytes
+                    yield event
+                elif isinstance(event, Ended):
+                    return
+        raise broke_off("the command's output")
 
     async def write(self, data: str | bytes) -> None:
         """Sends it input, if it was started with `stdin=True`. There is one input and one writer: `close_stdin` ends it.
@@ -183,19 +184,16 @@ class AsyncCommands:
             },
         )
         capture = results.Capture(of, request, on_stdout, on_stderr)
-        lines = results.Lines(JobEvent)
         async with (
             await self._handle.perform(commands.run(of, request)) as stream,
             AsyncBeside(self._handle.transport) as beside,
         ):
-            stream.limit(request.deadline)
-            async for piece in stream.pieces():
-                for event in lines.feed(piece):
-                    told = capture.take(event)
-                    if told:
-                        await tell(*told)
-                    elif isinstance(event, Started) and request.stdin is not None:
-                        beside.start(commands.feed(of, event.run_id, request.stdin))
+            async for event in stream.events(JobEvent):
+                told = capture.take(event)
+                if told:
+                    await tell(*told)
+                elif isinstance(event, Started) and request.stdin is not None:
+                    beside.start(commands.feed(of, event.run_id, request.stdin))
         for callback, text in capture.leftovers():
             await tell(callback, text)
         result = AsyncCommandResult(**capture.fields())

@@ -7,8 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from .._api import LogEvent, LogGap, LogLine, LogSummary
-from .._core.results import Lines
-from .._core.steps import Operation
+from .._core.steps import Operation, broke_off
 from .handle import AsyncHandle
 
 
@@ -27,16 +26,14 @@ class AsyncLogs:
         return self._entries
 
     async def _read(self) -> AsyncIterator[LogLine | LogGap]:
-        lines = Lines(LogEvent)
         async with await self._handle.perform(self._operation) as stream:
-            # A log that is followed is silent as long as nothing happens.
-            stream.limit(None)
-            async for piece in stream.pieces():
-                for event in lines.feed(piece):
-                    if isinstance(event, LogSummary):
-                        self.summary = event
-                    else:
-                        yield event
+            async for event in stream.events(LogEvent):
+                if isinstance(event, LogSummary):
+                    self.summary = event
+                else:
+                    yield event
+        if self.summary is None:
+            raise broke_off("the log")
 
     async def close(self) -> None:
         """Ends it. The same as leaving its `with` block."""

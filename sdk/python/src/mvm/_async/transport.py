@@ -19,7 +19,8 @@ import httpx
 
 from .. import _errors, _live
 from .._core import files
-from .._core.steps import Answer, Call, Claim, Invoke, Operation, Pipe, Send, Step, Target, printed, refusal
+from .._core.results import Lines
+from .._core.steps import SILENCE_LIMIT, Answer, Call, Claim, Invoke, Operation, Pipe, Send, Step, Target, printed, refusal
 
 T = TypeVar("T")
 
@@ -194,6 +195,14 @@ class AsyncByteStream:
         with _live.told(self._call):
             async for piece in self._response.aiter_raw():
                 yield piece
+
+    async def events(self, wanted: Any) -> AsyncIterator[Any]:
+        """The JSON lines in it, each as this type."""
+        self.limit(SILENCE_LIMIT)
+        lines = Lines(wanted)
+        async for piece in self.pieces():
+            for event in lines.feed(piece):
+                yield event
 
     async def rest(self) -> bytes:
         """All of it."""

@@ -26,8 +26,6 @@ from .steps import (
 
 # Bytes of each output stream that a result keeps unless more is asked for.
 MAX_OUTPUT = 8 << 20
-# Seconds beyond a command's own time limit after which its sandbox is given up.
-GRACE = 15.0
 # Where `mvmctl run --mode live` learns of the commands that a script started.
 RUNS = "MVM_SDK_RUNS"
 
@@ -87,14 +85,13 @@ def receipt_path(what: str, value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Attached:
-    """A command whose caller waits for it: the request, and how long it may be silent."""
+    """A command whose caller waits for it: the request, and what is made of its end."""
 
     open: Open
     stdin: bytes | None = field(repr=False)
     max_output: int
     receipt: str | None
     warnings: tuple[str, ...]
-    deadline: float | None
     check: bool
 
 
@@ -104,14 +101,12 @@ def attached(of: Target, argv: Any, options: Mapping[str, Any]) -> Attached:
     request, warnings = job_request(what, argv, options)
     stdin = optional_input(what, options.get("stdin"))
     body = encoded({**request, "attached": True, "stdin": stdin is not None})
-    limit = request["timeout_ms"]
     return Attached(
         Open(Call(of, "POST", "/v1/jobs", body=body)),
         stdin,
         check.count(what, "max_output", options["max_output"], most=2**40),
         receipt_path(what, options.get("receipt")),
         warnings,
-        None if limit is None else limit / 1000 + GRACE,
         check.flag(what, "check", options["check"]),
     )
 

@@ -11,7 +11,7 @@ from .. import _errors
 from .._api import Ended, JobEvent, JobResult, NotStarted, Output, Started, Stream
 from . import check
 from .commands import Attached, note
-from .steps import MAX_ANSWER, Target, parsed, typed, unexpected
+from .steps import MAX_ANSWER, Target, broke_off, parsed, typed, unexpected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +98,9 @@ class Lines:
             line = bytes(self._rest[:end])
             del self._rest[: end + 1]
             start = 0
+            if not line:
+                # Said while there is nothing to say.
+                continue
             yield typed(self._wanted, parsed(line))
         if len(self._rest) > MAX_ANSWER:
             raise unexpected("it sent a line without an end")
@@ -157,11 +160,7 @@ class Capture:
         """The fields of the result. Raises what ended the machine, if that did."""
         result = self.result
         if result is None:
-            raise _errors.transport_error(
-                "lost the connection to the sandbox",
-                "the command's output ended before the command",
-                hint="mvmctl ps shows its state",
-            )
+            raise broke_off("the command's output", retryable=False)
         if result.error is not None:
             raise _errors.from_object(result.error)
         (out, _), (err, _) = self._kept.values()

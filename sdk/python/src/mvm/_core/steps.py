@@ -18,6 +18,8 @@ T = TypeVar("T")
 ANSWER_LIMIT = 10.0
 WORK_LIMIT = 120.0
 LOST = "lost the connection to the sandbox"
+# Seconds of silence after which a stream of events is broken: its supervisor says something every 10.
+SILENCE_LIMIT = 60.0
 # The largest answer, and the longest line of a stream, in bytes.
 MAX_ANSWER = 64 << 20
 
@@ -207,6 +209,11 @@ def late(call: Call) -> _errors.TransportError:
 def lost(call: Call, why: str) -> _errors.TransportError:
     """What is said of a connection that broke."""
     return _errors.transport_error(LOST, why, hint="mvmctl ps shows its state", retryable=call.idempotent)
+
+
+def broke_off(what: str, *, retryable: bool = True) -> _errors.TransportError:
+    """What is said of a stream that ends before what it tells of."""
+    return _errors.transport_error(LOST, f"{what} broke off", hint="mvmctl ps shows its state", retryable=retryable)
 
 
 class Answer:

@@ -10,10 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 from .. import _errors, _live
-from .._api import JobEvent, JobInfo, JobResult, Output, OutputGap, Started
+from .._api import Ended, JobEvent, JobInfo, JobResult, Output, OutputGap, Started
 from .._core import check as checked
 from .._core import commands, receipts, results
 from .._core.receipts import Receipt
+from .._core.steps import broke_off
 from .handle import Handle
 from .transport import Beside, Transport, aside, tell
 
@@ -67,17 +68,17 @@ class Job:
 
         An iteration that was left, or broke off, is gone on with by the next one.
         """
-        lines = results.Lines(JobEvent)
         with self._handle.perform(commands.output(self._handle.target, self._run_id, self._offset)) as stream:
-            stream.limit(None)
-            for piece in stream.pieces():
-                for event in lines.feed(piece):
-                    if isinstance(event, Output):
-                        self._offset = event.offset + len(event.data)
-                        yield event
-                    elif isinstance(event, OutputGap):
-                        self._offset = event.offset + event.bytes
-                        yield event
+            for event in stream.events(JobEvent):
+                if isinstance(event, Output):
+                    self._offset = event.offset + len(event.data)
+                    yield event
+                elif isinstance(event, OutputGap):
+                    self._offset = event.offset + event.bytes
+                    yield event
+                elif isinstance(event, Ended):
+                    return
+        raise broke_off("the command's output")
 
     def write(self, data: str | bytes) -> None:
         """Sends it input, if it was started with `stdin=True`. There is one input and one writer: `close_stdin` ends it.
@@ -184,19 +185,16 @@ class Commands:
             },
         )
         capture = results.Capture(of, request, on_stdout, on_stderr)
-        lines = results.Lines(JobEvent)
         with (
             self._handle.perform(commands.run(of, request)) as stream,
             Beside(self._handle.transport) as beside,
         ):
-            stream.limit(request.deadline)
-            for piece in stream.pieces():
-                for event in lines.feed(piece):
-                    told = capture.take(event)
-                    if told:
-                        tell(*told)
-                    elif isinstance(event, Started) and request.stdin is not None:
-                        beside.start(commands.feed(of, event.run_id, request.stdin))
+            for event in stream.events(JobEvent):
+                told = capture.take(event)
+                if told:
+                    tell(*told)
+                elif isinstance(event, Started) and request.stdin is not None:
+                    beside.start(commands.feed(of, event.run_id, request.stdin))
         for callback, text in capture.leftovers():
             tell(callback, text)
         result = CommandResult(**capture.fields())

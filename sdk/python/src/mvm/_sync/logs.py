@@ -8,8 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from .._api import LogEvent, LogGap, LogLine, LogSummary
-from .._core.results import Lines
-from .._core.steps import Operation
+from .._core.steps import Operation, broke_off
 from .handle import Handle
 
 
@@ -28,16 +27,14 @@ class Logs:
         return self._entries
 
     def _read(self) -> Iterator[LogLine | LogGap]:
-        lines = Lines(LogEvent)
         with self._handle.perform(self._operation) as stream:
-            # A log that is followed is silent as long as nothing happens.
-            stream.limit(None)
-            for piece in stream.pieces():
-                for event in lines.feed(piece):
-                    if isinstance(event, LogSummary):
-                        self.summary = event
-                    else:
-                        yield event
+            for event in stream.events(LogEvent):
+                if isinstance(event, LogSummary):
+                    self.summary = event
+                else:
+                    yield event
+        if self.summary is None:
+            raise broke_off("the log")
 
     def close(self) -> None:
         """Ends it. The same as leaving its `with` block."""

@@ -16,7 +16,8 @@ import httpx
 
 from .. import _errors, _live
 from .._core import files
-from .._core.steps import Answer, Call, Claim, Invoke, Operation, Pipe, Send, Step, Target, printed, refusal
+from .._core.results import Lines
+from .._core.steps import SILENCE_LIMIT, Answer, Call, Claim, Invoke, Operation, Pipe, Send, Step, Target, printed, refusal
 
 T = TypeVar("T")
 
@@ -156,6 +157,13 @@ class ByteStream:
             # If the handle was closed meanwhile, that is what happened.
             self._transport.check()
             raise
+
+    def events(self, wanted: Any) -> Iterator[Any]:
+        """The JSON lines in it, each as this type."""
+        self.limit(SILENCE_LIMIT)
+        lines = Lines(wanted)
+        for piece in self.pieces():
+            yield from lines.feed(piece)
 
     def rest(self) -> bytes:
         """All of it."""
