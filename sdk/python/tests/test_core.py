@@ -295,7 +295,7 @@ def test_a_refusal_that_says_nothing_is_the_transports_failure(body: bytes) -> N
 
 
 def test_requests_show_no_values() -> None:
-    request = commands.attached(BOX, ["sh"], {"env": {"A": "hush"}, "stdin": "hush", "max_output": 1, "check": False})
+    request = commands.attached(["sh"], {"env": {"A": "hush"}, "stdin": "hush", "max_output": 1, "check": False})
     assert "hush" not in repr(request) + repr(commands.run(BOX, request)) + repr(commands.feed(BOX, "run-1", b"hush"))
     assert "hush" not in repr(steps.Invoke(("up",), b"hush")) + repr(sandboxes.create("base", {"env": {"A": "hush"}}))
 
@@ -303,3 +303,13 @@ def test_requests_show_no_values() -> None:
 def test_empty_lines_are_nothing() -> None:
     lines = Lines(int)
     assert [*lines.feed(b"\n\n1\n\n"), *lines.feed(b"\n2"), *lines.feed(b"\n\n")] == [1, 2]
+
+
+def test_an_operation_says_what_was_asked_and_reads_no_secret_before_it_is_performed() -> None:
+    options = {"secrets": {"TOKEN": "file:/no/such/file"}, "cwd": "/tmp", "stdin": b"in", "max_output": 1, "check": False}
+    asked = commands.run(BOX, commands.attached(["ls", "/"], options))
+    wanted = {"sandbox": BOX.id, "argv": ["ls", "/"], "cwd": "/tmp", "stdin": b"in", "secrets": options["secrets"]}
+    assert asked.name == "commands.run"
+    assert wanted.items() <= asked.arguments.items()
+    with pytest.raises(mvm.NotFound):
+        next(asked.steps)

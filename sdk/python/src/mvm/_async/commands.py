@@ -169,7 +169,6 @@ class AsyncCommands:
         """
         of = self._handle.target
         request = commands.attached(
-            of,
             argv,
             {
                 "timeout": timeout,
@@ -184,10 +183,8 @@ class AsyncCommands:
             },
         )
         capture = results.Capture(of, request, on_stdout, on_stderr)
-        async with (
-            await self._handle.perform(commands.run(of, request)) as stream,
-            AsyncBeside(self._handle.transport) as beside,
-        ):
+        opened, warnings = await self._handle.perform(commands.run(of, request))
+        async with opened as stream, AsyncBeside(self._handle.transport) as beside:
             async for event in stream.events(JobEvent):
                 told = capture.take(event)
                 if told:
@@ -196,7 +193,7 @@ class AsyncCommands:
                     beside.start(commands.feed(of, event.run_id, request.stdin))
         for callback, text in capture.leftovers():
             await tell(callback, text)
-        result = AsyncCommandResult(**capture.fields())
+        result = AsyncCommandResult(**capture.fields(warnings))
         failure = None
         if request.receipt is not None:
             try:

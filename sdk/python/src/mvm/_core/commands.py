@@ -30,13 +30,13 @@ MAX_OUTPUT = 8 << 20
 RUNS = "MVM_SDK_RUNS"
 
 
-def job_request(what: str, argv: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A request for a command, as the API takes it, and warnings about its secrets."""
+def job_request(what: str, argv: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A request for a command, as the API takes it but for its secrets, which are references."""
     given = options.get
-    secrets = check.env(what, given("secrets"), "secrets")
     request: dict[str, Any] = {
         "argv": check.argv(what, argv),
         "env": check.env(what, given("env")),
+        "secrets": check.env(what, given("secrets"), "secrets"),
         "cwd": check.optional_text(what, "cwd", given("cwd")),
         "user": check.optional_text(what, "user", given("user")),
         "timeout_ms": check.optional_milliseconds(what, "timeout", given("timeout")),
@@ -44,8 +44,14 @@ def job_request(what: str, argv: Any, options: Mapping[str, Any]) -> tuple[dict[
     }
     if given("tty") is not None:
         request["tty"] = terminal(what, given("tty"))
-    values, warnings = _secrets.read(secrets) if secrets else (None, ())
-    return {**request, "secrets": values}, warnings
+    return request
+
+
+def _with_secrets(request: Mapping[str, Any]) -> tuple[bytes, tuple[str, ...]]:
+    """The request's body, with the values of its secrets, and warnings about how they are kept."""
+    references = request["secrets"]
+    values, warnings = _secrets.read(references) if references else (None, ())
+    return encoded({**request, "secrets": values}), warnings
 
 
 def terminal(what: str, size: Any) -> dict[str, int]:
@@ -87,47 +93,49 @@ def receipt_path(what: str, value: Any) -> str | None:
 class Attached:
     """A command whose caller waits for it: the request, and what is made of its end."""
 
-    open: Open
+    request: Mapping[str, Any] = field(repr=False)
     stdin: bytes | None = field(repr=False)
     max_output: int
     receipt: str | None
-    warnings: tuple[str, ...]
     check: bool
 
 
-def attached(of: Target, argv: Any, options: Mapping[str, Any]) -> Attached:
+def attached(argv: Any, options: Mapping[str, Any]) -> Attached:
     """Checks everything that a command is asked for with, before it is."""
     what = "cannot run the command"
-    request, warnings = job_request(what, argv, options)
+    request = job_request(what, argv, options)
     stdin = optional_input(what, options.get("stdin"))
-    body = encoded({**request, "attached": True, "stdin": stdin is not None})
     return Attached(
-        Open(Call(of, "POST", "/v1/jobs", body=body)),
+        {**request, "attached": True, "stdin": stdin is not None},
         stdin,
         check.count(what, "max_output", options["max_output"], most=2**40),
         receipt_path(what, options.get("receipt")),
-        warnings,
         check.flag(what, "check", options["check"]),
     )
 
 
-def run(of: Target, request: Attached) -> Operation[Any]:
-    """Opens the stream of its events."""
-    return Operation("commands.run", {"sandbox": of.id}, reach(request.open))
+def run(of: Target, asked: Attached) -> Operation[tuple[Any, tuple[str, ...]]]:
+    """Opens the stream of its events. The answer has warnings about its secrets too."""
+
+    def steps() -> Steps[tuple[Any, tuple[str, ...]]]:
+        body, warnings = _with_secrets(asked.request)
+        return (yield from reach(Open(Call(of, "POST", "/v1/jobs", body=body)))), warnings
+
+    return Operation("commands.run", {"sandbox": of.id, **asked.request, "stdin": asked.stdin}, steps())
 
 
 def start(of: Target, argv: Any, options: Mapping[str, Any]) -> Operation[tuple[JobInfo, tuple[str, ...]]]:
     """Starts a command that goes on by itself."""
     what = "cannot start the command"
-    request, warnings = job_request(what, argv, options)
-    body = encoded({**request, "stdin": check.flag(what, "stdin", options["stdin"])})
+    request = {**job_request(what, argv, options), "stdin": check.flag(what, "stdin", options["stdin"])}
 
     def steps() -> Steps[tuple[JobInfo, tuple[str, ...]]]:
+        body, warnings = _with_secrets(request)
         job: JobInfo = yield from answer(JobInfo, Call(of, "POST", "/v1/jobs", body=body))
         note(of.id, job.run_id)
         return job, warnings
 
-    return Operation("commands.start", {"sandbox": of.id}, steps())
+    return Operation("commands.start", {"sandbox": of.id, **request}, steps())
 
 
 def note(sandbox_id: str, run_id: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .. import _errors
@@ -18,6 +18,7 @@ from .steps import Invoke, Operation, Steps, encoded, invoked, typed
 class OneShot:
     """A one-shot run, checked: what mvmctl is asked, and whether a failure is raised."""
 
+    arguments: Mapping[str, Any] = field(repr=False)
     step: Invoke
     check: bool
     dry_run: bool
@@ -51,7 +52,7 @@ def one_shot(argv: Any, options: Mapping[str, Any]) -> OneShot:
     if given("receipt") is not None:
         args += ["--receipt", check.host_path(what, given("receipt"), "receipt")]
     step = Invoke(tuple(args), encoded(request) + b"\n" + (stdin or b""), None)
-    return OneShot(step, check.flag(what, "check", given("check")), dry_run)
+    return OneShot({**request, "stdin": stdin, "dry_run": dry_run}, step, check.flag(what, "check", given("check")), dry_run)
 
 
 def run_once(request: OneShot) -> Operation[Any]:
@@ -63,7 +64,7 @@ def run_once(request: OneShot) -> Operation[Any]:
         note(fields["sandbox_id"], fields["run_id"])
         return fields, _receipt_error(said)
 
-    return Operation("run", {}, invoked(Plan, request.step) if request.dry_run else steps())
+    return Operation("run", request.arguments, invoked(Plan, request.step) if request.dry_run else steps())
 
 
 def _receipt_error(said: Mapping[str, Any]) -> _errors.MvmError | None:

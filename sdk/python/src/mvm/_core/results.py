@@ -133,7 +133,7 @@ class Capture:
         for callback in (on_stdout, on_stderr):
             if callback is not None and not callable(callback):
                 check.refuse("cannot run the command", "what is to be called with output can be called")
-        self._of, self._request = of, request
+        self._of = of
         self._kept = {
             Stream.STDOUT: (Kept(request.max_output, on_stdout), on_stdout),
             Stream.STDERR: (Kept(request.max_output, on_stderr), on_stderr),
@@ -156,7 +156,7 @@ class Capture:
         """Whom to tell what at the end."""
         return [(tell, text) for kept, tell in self._kept.values() if tell and (text := kept.rest())]
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self, warnings: tuple[str, ...]) -> dict[str, Any]:
         """The fields of the result. Raises what ended the machine, if that did."""
         result = self.result
         if result is None:
@@ -183,7 +183,7 @@ class Capture:
             "sandbox_id": self._of.id,
             "audit_id": result.audit_id,
             "unrecorded": result.unrecorded,
-            "warnings": self._request.warnings,
+            "warnings": warnings,
         }
 
 

@@ -170,7 +170,6 @@ class Commands:
         """
         of = self._handle.target
         request = commands.attached(
-            of,
             argv,
             {
                 "timeout": timeout,
@@ -185,10 +184,8 @@ class Commands:
             },
         )
         capture = results.Capture(of, request, on_stdout, on_stderr)
-        with (
-            self._handle.perform(commands.run(of, request)) as stream,
-            Beside(self._handle.transport) as beside,
-        ):
+        opened, warnings = self._handle.perform(commands.run(of, request))
+        with opened as stream, Beside(self._handle.transport) as beside:
             for event in stream.events(JobEvent):
                 told = capture.take(event)
                 if told:
@@ -197,7 +194,7 @@ class Commands:
                     beside.start(commands.feed(of, event.run_id, request.stdin))
         for callback, text in capture.leftovers():
             tell(callback, text)
-        result = CommandResult(**capture.fields())
+        result = CommandResult(**capture.fields(warnings))
         failure = None
         if request.receipt is not None:
             try:
