@@ -10,7 +10,7 @@ from .. import _errors
 from .._api import ErrorObject, JobResult, Plan
 from . import check
 from .commands import note, optional_input
-from .results import exit_code
+from .results import ended
 from .steps import Invoke, Operation, Steps, encoded, invoked, typed
 
 
@@ -74,26 +74,10 @@ def _receipt_error(said: Mapping[str, Any]) -> _errors.MvmError | None:
 
 
 def _fields_of_run(said: Mapping[str, Any]) -> dict[str, Any]:
-    result: JobResult = typed(JobResult, said)
+    sandbox_id = typed(str, said.get("sandbox_id"))
+    warnings = tuple(said.get("warnings") or ())
     return {
-        "exit_code": exit_code(result),
-        "signal": result.signal,
-        "timed_out": result.timed_out,
-        "oom_killed": result.oom_killed,
-        "not_started": result.not_started,
-        "stdout_data": _output(said, "stdout"),
-        "stderr_data": _output(said, "stderr"),
-        "stdout_bytes": result.stdout_bytes,
-        "stderr_bytes": result.stderr_bytes,
-        "stdout_truncated": result.stdout_truncated,
-        "stderr_truncated": result.stderr_truncated,
-        "redactions": result.redactions,
-        "duration": result.duration,
-        "run_id": result.run_id,
-        "sandbox_id": typed(str, said.get("sandbox_id")),
-        "audit_id": result.audit_id,
-        "unrecorded": result.unrecorded,
-        "warnings": tuple(said.get("warnings") or ()),
+        **ended(typed(JobResult, said), sandbox_id, _output(said, "stdout"), _output(said, "stderr"), warnings),
         "image_digest": typed(str, said.get("image_digest")),
         "isolation": said.get("isolation"),
     }

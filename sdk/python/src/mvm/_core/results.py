@@ -164,27 +164,27 @@ class Capture:
         if result.error is not None:
             raise _errors.from_object(result.error)
         (out, _), (err, _) = self._kept.values()
-        return {
-            # The status that a shell would have is of no command.
-            "exit_code": exit_code(result),
-            "signal": result.signal,
-            "timed_out": result.timed_out,
-            "oom_killed": result.oom_killed,
-            "not_started": result.not_started,
-            "stdout_data": bytes(out.data),
-            "stderr_data": bytes(err.data),
-            "stdout_bytes": result.stdout_bytes,
-            "stderr_bytes": result.stderr_bytes,
+        cut = {
             "stdout_truncated": result.stdout_truncated or out.seen > len(out.data),
             "stderr_truncated": result.stderr_truncated or err.seen > len(err.data),
-            "redactions": result.redactions,
-            "duration": result.duration,
-            "run_id": result.run_id,
-            "sandbox_id": self._of.id,
-            "audit_id": result.audit_id,
-            "unrecorded": result.unrecorded,
-            "warnings": warnings,
         }
+        return {**ended(result, self._of.id, bytes(out.data), bytes(err.data), warnings), **cut}
+
+
+def ended(result: JobResult, sandbox_id: str, stdout: bytes, stderr: bytes, warnings: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a `ResultBase`, from what the API says of a command's end and what was kept of its output."""
+    same = (
+        "signal", "timed_out", "oom_killed", "not_started", "stdout_bytes", "stderr_bytes", "stdout_truncated",
+        "stderr_truncated", "redactions", "duration", "run_id", "audit_id", "unrecorded",
+    )  # fmt: skip
+    return {
+        **{name: getattr(result, name) for name in same},
+        "exit_code": exit_code(result),
+        "stdout_data": stdout,
+        "stderr_data": stderr,
+        "sandbox_id": sandbox_id,
+        "warnings": warnings,
+    }
 
 
 def exit_code(result: JobResult) -> int | None:
