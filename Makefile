@@ -127,9 +127,10 @@ faults: build
 openapi: build
 	$(MVMCTL) openapi > docs/openapi.json
 
-## Writes the JSON Schema of plans. That of profiles is written by hand.
+## Writes the JSON Schemas of plans and of workloads. That of profiles is written by hand.
 schemas: build
 	$(MVMCTL) policy schema plan > docs/schemas/plan.schema.json
+	$(MVMCTL) policy schema workload > docs/schemas/workload.schema.json
 
 ## Measures this machine and writes the figures into docs/performance.md.
 bench: build

@@ -41,6 +41,7 @@ pub mod tool;
 pub mod units;
 pub mod vmm;
 pub mod witness;
+pub mod workload;
 
 pub use error::{Error, Result};
 pub use home::Home;

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use mvm_runtime::units::{parse_duration, parse_size};
 
 use crate::evidence::args::{AuditCommand, KeyCommand, ReceiptCommand};
+use crate::plan::PlanArgs;
 use crate::policy::{PolicyArgs, PolicyCommand};
 use crate::sandbox::args::{
     AttachArgs, CpArgs, DestroyArgs, DetachArgs, DownArgs, ExecArgs, ForkArgs, FsCommand, GcArgs, KeepArgs, KillArgs,
@@ -91,6 +92,8 @@ pub enum Command {
     Keep(KeepArgs),
     /// Have a sandbox go on without its client, until its time is up or somebody ends it
     Detach(DetachArgs),
+    /// Show what would be allowed of a workload, and by which rules, before anything of it runs
+    Plan(PlanArgs),
     /// Show and check the profiles that decide what may run
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -7,6 +7,7 @@ mod doctor;
 mod evidence;
 mod live;
 mod output;
+mod plan;
 mod policy;
 mod progress;
 mod receipts;

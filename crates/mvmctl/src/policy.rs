@@ -76,7 +76,7 @@ pub enum PolicyCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print the JSON Schema of a profile's file, or of a plan
+    /// Print the JSON Schema of a profile's file, of a plan, or of a workload
     Schema {
         /// Of what
         #[arg(value_enum, default_value_t = Schema::Profile)]
@@ -91,6 +91,8 @@ pub enum Schema {
     Profile,
     /// What `--dry-run --json` prints
     Plan,
+    /// What `mvmctl plan` reads
+    Workload,
 }
 
 /// Runs the verb.
@@ -105,6 +107,7 @@ pub fn policy(command: PolicyCommand) -> u8 {
             match of {
                 Schema::Profile => output::line(policy::PROFILE_JSON_SCHEMA.trim_end()),
                 Schema::Plan => output::print_json(&policy::plan_json_schema()),
+                Schema::Workload => output::print_json(&mvm_ir::json_schema()),
             }
             return output::SUCCESS;
         }

@@ -314,7 +314,7 @@ fn versions_are_told_to_people_and_programs() {
 #[test]
 fn the_schemas_are_up_to_date() {
     let dir = tempfile::tempdir().unwrap();
-    for of in ["profile", "plan"] {
+    for of in ["profile", "plan", "workload"] {
         let printed = mvmctl(dir.path(), &["policy", "schema", of]).stdout;
         assert!(printed == checked_in(&format!("docs/schemas/{of}.schema.json")), "{of}: run: make schemas");
     }

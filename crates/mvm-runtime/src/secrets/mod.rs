@@ -20,7 +20,7 @@ pub use known::{Grant, Handover, Known};
 pub use output::{Redacted, Redactors, redact_error, redact_result};
 pub use redact::{Patterns, Piece, Redactor};
 pub use rules::{Rule, Step, rules};
-pub use shapes::LogFilter;
+pub use shapes::{LogFilter, looks_like};
 pub use source::{Resolved, Source, references, resolve};
 
 /// The most secrets of one request.

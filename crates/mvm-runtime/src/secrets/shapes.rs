@@ -118,6 +118,12 @@ pub fn rules() -> impl Iterator<Item = (&'static str, &'static str)> {
     [PRIVATE_KEY].into_iter().chain(SHAPES.iter().map(|shape| (shape.id, shape.text)))
 }
 
+/// The id of the first rule that finds a credential in a text, which may have several lines; none if there is none.
+pub fn looks_like(text: &str) -> Option<&'static str> {
+    text.lines()
+        .find_map(|line| key_begins(line).map(|_| PRIVATE_KEY.0).or_else(|| tokens(line).found.first().copied()))
+}
+
 /// A text without the credentials in it, and the ids of the rules that found them, one for each.
 struct Shaped<'a> {
     text: Cow<'a, str>,

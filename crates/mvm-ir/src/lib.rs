@@ -1,0 +1,51 @@
+//! Workload IR: one JSON document that says what a workload is, for people to review and machines to run.
+//!
+//! Pure: it reads bytes and gives values, and touches no file, no clock and no network. A document is read strictly; whatever
+//! is left out has its default, and [`canonical`] writes it out, so that two spellings of one workload have one [`digest`].
+//!
+//! # Versions
+//!
+//! `schema` names the version. Within `mvm.workload/v1` no field is removed, renamed or given another meaning, and none is
+//! added: a reader refuses what it does not know, because it could not hold it. Anything new is another version, which readers
+//! of this one refuse as incompatible.
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod model;
+mod read;
+
+use mvm_evidence::{Digest, canonical as rfc8785};
+use utoipa::{PartialSchema, ToSchema};
+
+pub use model::{
+    Command, Content, Egress, Entrypoint, EntrypointFunction, File, Image, MakeDirectory, Mount, Move, Network,
+    NetworkMode, Port, Remove, Resources, SCHEMA, SnapshotStep, Source, SourceFile, Step, Variable, Workload,
+    WriteFile,
+};
+pub use read::{Fault, MAX_BYTES, Refusal, escaped, read};
+
+/// The document as RFC 8785 writes it, with every default in it.
+pub fn canonical(workload: &Workload) -> Result<Vec<u8>, Refusal> {
+    rfc8785::to_vec(workload).map_err(|e| Refusal::invalid("", e))
+}
+
+/// SHA-256 of the canonical document: `sha256:` and 64 hexadecimal digits.
+pub fn digest(workload: &Workload) -> Result<String, Refusal> {
+    Ok(format!("sha256:{}", Digest::of(&canonical(workload)?)))
+}
+
+/// The JSON Schema of a document. What a schema cannot say, such as that no two files have one path, [`read`] holds.
+pub fn json_schema() -> serde_json::Value {
+    let mut parts = Vec::new();
+    Workload::schemas(&mut parts);
+    let mut whole = serde_json::to_value(Workload::schema()).unwrap_or_default();
+    whole["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    whole["title"] = "A workload of mvm".into();
+    whole["properties"]["schema"] =
+        serde_json::json!({ "const": SCHEMA, "description": "The version of this document." });
+    whole["$defs"] =
+        parts.into_iter().map(|(name, part)| (name, serde_json::to_value(part).unwrap_or_default())).collect();
+    let text = whole.to_string().replace("#/components/schemas/", "#/$defs/");
+    serde_json::from_str(&text).unwrap_or_default()
+}
