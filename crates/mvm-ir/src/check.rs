@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::model::{Command, Content, Entrypoint, Image, Mount, Port, Source, Step, Variable, Workload};
+use crate::model::{Content, Entrypoint, Image, Mount, Port, Source, Variable, Workload};
 use crate::read::{Refusal, escaped};
+
+mod step;
 
 /// The most files of a workload, or of its source tree.
 const MAX_FILES: usize = 20_000;
@@ -53,7 +55,7 @@ pub fn check(workload: &Workload) -> Checked {
     time("/ttl_ms", workload.ttl_ms)?;
     workload.entrypoint.as_ref().map_or(Ok(()), |entrypoint| self::entrypoint(entrypoint, workload))?;
     at_most("/steps", workload.steps.len(), MAX_ITEMS)?;
-    workload.steps.iter().enumerate().try_for_each(|(index, step)| self::step(index, step))
+    workload.steps.iter().enumerate().try_for_each(|(index, step)| step::check(index, step))
 }
 
 fn name(pointer: &str, name: &str) -> Checked {
@@ -288,49 +290,4 @@ fn entrypoint(entrypoint: &Entrypoint, workload: &Workload) -> Checked {
 fn is_identifier(text: &str) -> bool {
     let begins = text.starts_with(|c: char| c.is_alphabetic() || c == '_' || c == '$');
     begins && text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$')
-}
-
-fn step(index: usize, step: &Step) -> Checked {
-    match step {
-        Step::Run(command) => self::command(&format!("/steps/{index}/commands.run"), command),
-        Step::Start(command) => {
-            let pointer = format!("/steps/{index}/commands.start");
-            if command.check {
-                return refuse(
-                    format!("{pointer}/check"),
-                    "nobody waits for the end of a command that goes on by itself",
-                );
-            }
-            self::command(&pointer, command)
-        }
-        Step::Write(write) => {
-            let pointer = format!("/steps/{index}/files.write");
-            guest_path(&format!("{pointer}/path"), &write.path)?;
-            mode(&format!("{pointer}/mode"), write.mode)?;
-            content(&format!("{pointer}/content"), &write.content)
-        }
-        Step::MakeDirectory(make) => {
-            guest_path(&format!("/steps/{index}/files.mkdir/path"), &make.path)?;
-            mode(&format!("/steps/{index}/files.mkdir/mode"), make.mode)
-        }
-        Step::Move(moved) => {
-            guest_path(&format!("/steps/{index}/files.move/source"), &moved.source)?;
-            guest_path(&format!("/steps/{index}/files.move/destination"), &moved.destination)
-        }
-        Step::Remove(remove) => guest_path(&format!("/steps/{index}/files.remove/path"), &remove.path),
-        Step::Forward(port) => self::port(&format!("/steps/{index}/ports.forward"), port),
-        Step::Snapshot(snapshot) => {
-            snapshot.name.as_ref().map_or(Ok(()), |name| self::name(&format!("/steps/{index}/snapshot/name"), name))
-        }
-    }
-}
-
-fn command(pointer: &str, command: &Command) -> Checked {
-    argv(&format!("{pointer}/argv"), &command.argv)?;
-    environment(&format!("{pointer}/env"), &command.env)?;
-    time(&format!("{pointer}/timeout_ms"), command.timeout_ms)?;
-    if command.cwd.contains('\0') || command.user.contains('\0') {
-        return refuse(pointer, "there is a NUL in its directory or its user");
-    }
-    command.stdin.as_ref().map_or(Ok(()), |stdin| content(&format!("{pointer}/stdin"), stdin))
 }

@@ -14,16 +14,18 @@
 mod check;
 mod model;
 mod read;
+mod recording;
 
 use mvm_evidence::{Digest, canonical as rfc8785};
 use utoipa::{PartialSchema, ToSchema};
 
 pub use model::{
     Command, Content, Egress, Entrypoint, EntrypointFunction, File, Image, MakeDirectory, Mount, Move, Network,
-    NetworkMode, Port, Remove, Resources, SCHEMA, SnapshotStep, Source, SourceFile, Step, Variable, Workload,
-    WriteFile,
+    NetworkMode, Port, Remove, Resources, SCHEMA, SnapshotStep, Source, SourceFile, Step, Upload, UploadDirectory,
+    UploadEntry, UploadFile, UploadKind, Variable, Workload, WriteFile,
 };
 pub use read::{Fault, MAX_BYTES, Refusal, escaped, read};
+pub use recording::{Lowered, MAX_RECORDING_BYTES, RECORDING_SCHEMA, lower};
 
 /// The document as RFC 8785 writes it, with every default in it.
 pub fn canonical(workload: &Workload) -> Result<Vec<u8>, Refusal> {

@@ -8,6 +8,13 @@ use utoipa::ToSchema;
 
 use crate::read;
 
+mod step;
+
+pub use step::{
+    Command, MakeDirectory, Move, Remove, SnapshotStep, Step, Upload, UploadDirectory, UploadEntry, UploadFile,
+    UploadKind, WriteFile,
+};
+
 /// The version that this crate reads and writes.
 pub const SCHEMA: &str = "mvm.workload/v1";
 
@@ -58,7 +65,17 @@ pub struct Workload {
     pub steps: Vec<Step>,
 }
 
-fn standard() -> String {
+impl Workload {
+    /// Everything that it names by its digest, in the order of the document; what is named twice is there twice.
+    pub fn contents(&self) -> impl Iterator<Item = &Content> {
+        let files = self.files.iter().map(|file| &file.content);
+        let source = self.source.iter().flat_map(|source| &source.files).map(|file| &file.content);
+        files.chain(source).chain(self.steps.iter().flat_map(Step::contents))
+    }
+}
+
+/// The profile of a workload that names none.
+pub fn standard() -> String {
     "standard".to_owned()
 }
 
@@ -258,126 +275,4 @@ pub struct EntrypointFunction {
     pub module: String,
     /// The function.
     pub function: String,
-}
-
-/// One recorded call, by its name in the SDKs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub enum Step {
-    /// Runs a command to its end.
-    #[serde(rename = "commands.run")]
-    Run(Command),
-    /// Starts a command that goes on by itself.
-    #[serde(rename = "commands.start")]
-    Start(Command),
-    /// Writes a file.
-    #[serde(rename = "files.write")]
-    Write(WriteFile),
-    /// Makes a directory.
-    #[serde(rename = "files.mkdir")]
-    MakeDirectory(MakeDirectory),
-    /// Renames a file.
-    #[serde(rename = "files.move")]
-    Move(Move),
-    /// Removes a file.
-    #[serde(rename = "files.remove")]
-    Remove(Remove),
-    /// Has a port of the host lead into the sandbox.
-    #[serde(rename = "ports.forward")]
-    Forward(Port),
-    /// Saves the sandbox.
-    #[serde(rename = "snapshot")]
-    Snapshot(SnapshotStep),
-}
-
-/// A command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Command {
-    /// Program and arguments.
-    pub argv: Vec<String>,
-    /// Environment, on top of the workload's.
-    #[serde(default, deserialize_with = "read::distinct")]
-    #[schema(value_type = BTreeMap<String, Variable>)]
-    pub env: BTreeMap<String, Variable>,
-    /// Its working directory; the image's if empty.
-    #[serde(default)]
-    pub cwd: String,
-    /// Its user; the image's if empty.
-    #[serde(default)]
-    pub user: String,
-    /// Milliseconds after which it is killed; none if null.
-    #[serde(default)]
-    pub timeout_ms: Option<u64>,
-    /// What it reads; nothing if null.
-    #[serde(default)]
-    pub stdin: Option<Content>,
-    /// Whether the workload fails unless it ends with exit code 0.
-    #[serde(default)]
-    pub check: bool,
-}
-
-/// Writing a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WriteFile {
-    /// Its absolute path.
-    pub path: String,
-    /// What is written.
-    pub content: Content,
-    /// Its permissions; as they are, or 0o644, if null.
-    #[serde(default)]
-    pub mode: Option<u32>,
-    /// Whose it is; as it is, or root's, if empty.
-    #[serde(default)]
-    pub owner: String,
-    /// Whether it is added to what is there.
-    #[serde(default)]
-    pub append: bool,
-    /// Whether missing directories are made.
-    #[serde(default)]
-    pub parents: bool,
-}
-
-/// Making a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MakeDirectory {
-    /// Its absolute path.
-    pub path: String,
-    /// Whether missing ones above it are made, and one that is there is fine.
-    #[serde(default)]
-    pub parents: bool,
-    /// Its permissions; 0o755 if null.
-    #[serde(default)]
-    pub mode: Option<u32>,
-}
-
-/// Renaming a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Move {
-    /// Its absolute path.
-    pub source: String,
-    /// The path that it gets.
-    pub destination: String,
-}
-
-/// Removing a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Remove {
-    /// Its absolute path.
-    pub path: String,
-    /// Whether a directory goes with what is in it.
-    #[serde(default)]
-    pub recursive: bool,
-}
-
-/// Saving the sandbox.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SnapshotStep {
-    /// The snapshot's name; made up if null.
-    #[serde(default)]
-    pub name: Option<String>,
 }

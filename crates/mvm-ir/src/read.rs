@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
@@ -56,31 +56,41 @@ pub fn read(bytes: &[u8]) -> Result<Workload, Refusal> {
     if bytes.len() > MAX_BYTES {
         return Err(Refusal::invalid("", format!("it is larger than {} MiB", MAX_BYTES >> 20)));
     }
-    let document: Value = serde_json::from_slice(bytes).map_err(|e| Refusal::invalid("", said(&e)))?;
-    let version = version(&document)?;
-    if version != SCHEMA {
-        let fault = if version.starts_with("mvm.workload/v") { Fault::Version } else { Fault::Invalid };
-        return Err(Refusal { fault, pointer: "/schema".into(), why: format!("this version of mvm reads {SCHEMA}") });
-    }
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let workload: Workload = serde_path_to_error::deserialize(&mut reader).map_err(|e| {
-        let why = said(e.inner());
-        Refusal::invalid(pointer(e.path()), why)
-    })?;
-    reader.end().map_err(|e| Refusal::invalid("", said(&e)))?;
+    let (document, workload): (Value, Workload) = versioned(bytes, SCHEMA)?;
     let understood = serde_json::to_value(&workload).map_err(|e| Refusal::invalid("", e))?;
     is_held(&document, &understood, "")?;
     check::check(&workload)?;
     Ok(workload)
 }
 
+/// Reads a document of one version, as JSON and as what it says.
+pub(crate) fn versioned<T: DeserializeOwned>(bytes: &[u8], schema: &str) -> Result<(Value, T), Refusal> {
+    let document: Value = serde_json::from_slice(bytes).map_err(|e| Refusal::invalid("", said(&e)))?;
+    let version = version(&document, schema)?;
+    if version != schema {
+        let family = schema.rsplit_once('/').map_or(schema, |(family, _)| family);
+        let other = version.strip_prefix(family).is_some_and(|rest| rest.starts_with("/v"));
+        let fault = if other { Fault::Version } else { Fault::Invalid };
+        return Err(Refusal { fault, pointer: "/schema".into(), why: format!("this version of mvm reads {schema}") });
+    }
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let read = serde_path_to_error::deserialize(&mut reader).map_err(|e| {
+        let why = said(e.inner());
+        Refusal::invalid(pointer(e.path()), why)
+    })?;
+    reader.end().map_err(|e| Refusal::invalid("", said(&e)))?;
+    Ok((document, read))
+}
+
 /// The version that a document says it is of, before anything else of it is judged.
-fn version(document: &Value) -> Result<&str, Refusal> {
+fn version<'a>(document: &'a Value, schema: &str) -> Result<&'a str, Refusal> {
     let Value::Object(fields) = document else { return Err(Refusal::invalid("", "it is no object")) };
     match fields.get("schema") {
         Some(Value::String(version)) => Ok(version),
         Some(_) => Err(Refusal::invalid("/schema", "it is no text")),
-        None => Err(Refusal::invalid("/schema", format!("it is missing; a workload says \"schema\": \"{SCHEMA}\""))),
+        None => {
+            Err(Refusal::invalid("/schema", format!("it is missing; such a document says \"schema\": \"{schema}\"")))
+        }
     }
 }
 

@@ -34,6 +34,8 @@ fn everything() -> Value {
             {"commands.run": {"argv": ["true"], "check": true}}, {"commands.start": {"argv": ["sleep", "1"]}},
             {"files.write": {"path": "/a", "content": content, "mode": 420}}, {"files.mkdir": {"path": "/d", "parents": true}},
             {"files.move": {"source": "/a", "destination": "/b"}}, {"files.remove": {"path": "/d", "recursive": true}},
+            {"files.upload": {"guest_path": "/c", "entries": [{"path": "", "what": {"directory": {"mode": 493}}},
+                {"path": "a", "what": {"file": {"content": content, "mode": 420}}}, {"path": "b", "what": {"link": "a"}}]}},
             {"ports.forward": {"guest_port": 81, "host_port": 0}}, {"snapshot": {"name": "ready"}},
         ],
     }))

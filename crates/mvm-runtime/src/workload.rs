@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use mvm_ir::{Command, Entrypoint, Fault, Image, Port, Refusal, Step, Variable, Workload, escaped};
+use mvm_ir::{Command, Entrypoint, Fault, Image, Lowered, Port, Refusal, Step, Variable, Workload, escaped};
 use mvm_wire::ErrorCode;
 use mvm_wire::api::{CreateRequest, Denial, JobRequest, Plan, PortRequest};
 use serde::Serialize;
@@ -60,6 +60,24 @@ pub fn read(from: &str, bytes: &[u8]) -> Result<Workload> {
     mvm_ir::read(bytes).map_err(|refusal| refused(from, &refusal))
 }
 
+/// Lowers a recording; `from` names it in errors.
+pub fn lower(from: &str, bytes: &[u8]) -> Result<Lowered> {
+    mvm_ir::lower(bytes).map_err(|refusal| {
+        let error = refused(from, &refusal);
+        Error { what: format!("cannot compile the recording {from}"), hint: String::new(), ..error }
+    })
+}
+
+/// The canonical document.
+pub fn canonical(workload: &Workload) -> Result<Vec<u8>> {
+    mvm_ir::canonical(workload).map_err(|refusal| refused(&workload.name, &refusal))
+}
+
+/// `sha256:` and the digest of the canonical document.
+pub fn digest(workload: &Workload) -> Result<String> {
+    mvm_ir::digest(workload).map_err(|refusal| refused(&workload.name, &refusal))
+}
+
 fn refused(from: &str, refusal: &Refusal) -> Error {
     let (code, hint) = match refusal.fault {
         Fault::Version => (ErrorCode::Incompatible, "use the mvmctl of that version, or write it for this one"),
@@ -70,7 +88,7 @@ fn refused(from: &str, refusal: &Refusal) -> Error {
 
 /// Decides about a workload. Nothing is made, and no secret is read.
 pub fn plan(home: &Home, workload: &Workload) -> Result<WorkloadPlan> {
-    let digest = mvm_ir::digest(workload).map_err(|refusal| refused(&workload.name, &refusal))?;
+    let digest = digest(workload)?;
     let mut policy = request::plan(home, create_request(workload)?)?;
     let unheld = unheld(workload);
     policy.plan.allowed &= unheld.is_empty();
@@ -170,7 +188,7 @@ fn split(env: &BTreeMap<String, Variable>) -> (BTreeMap<String, String>, BTreeMa
 fn step(policy: &Policy, index: usize, step: &Step) -> Result<Plan> {
     Ok(match step {
         Step::Run(asked) | Step::Start(asked) => recorded(policy, asked),
-        Step::Write(_) | Step::MakeDirectory(_) | Step::Move(_) | Step::Remove(_) => {
+        Step::Write(_) | Step::MakeDirectory(_) | Step::Move(_) | Step::Remove(_) | Step::Upload(_) => {
             policy.admit(Operation::FilesIn, &Ask::default())
         }
         Step::Forward(port) => {
@@ -192,7 +210,7 @@ fn command(policy: &Policy, request: &JobRequest, secrets: &BTreeMap<String, Str
 }
 
 /// Literals that look like credentials: a workload is for everybody to read.
-fn warnings(workload: &Workload) -> Vec<Warning> {
+pub fn warnings(workload: &Workload) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let mut look = |pointer: String, text: &str| {
         if let Some(rule) = secrets::looks_like(text) {
@@ -213,12 +231,8 @@ fn warnings(workload: &Workload) -> Vec<Warning> {
         argv.iter().enumerate().for_each(|(at, argument)| look(format!("/entrypoint/command/{at}"), argument));
     }
     for (index, step) in workload.steps.iter().enumerate() {
-        let (name, command) = match step {
-            Step::Run(command) => ("commands.run", command),
-            Step::Start(command) => ("commands.start", command),
-            _ => continue,
-        };
-        let pointer = format!("/steps/{index}/{name}");
+        let (Step::Run(command) | Step::Start(command)) = step else { continue };
+        let pointer = format!("/steps/{index}/{}", step.name());
         environment(&format!("{pointer}/env"), &command.env, &mut look);
         command.argv.iter().enumerate().for_each(|(at, argument)| look(format!("{pointer}/argv/{at}"), argument));
     }
