@@ -7,7 +7,7 @@
 //! might lead out of the destination are left out and reported, as are devices, pipes and sockets. Setuid, setgid and
 //! sticky bits are dropped, owners are not kept, hard links become files of their own.
 
-mod beneath;
+pub(crate) mod beneath;
 mod into;
 mod out;
 

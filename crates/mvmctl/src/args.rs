@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use mvm_runtime::units::{parse_duration, parse_size};
 
+use crate::compile::CompileArgs;
 use crate::evidence::args::{AuditCommand, KeyCommand, ReceiptCommand};
 use crate::plan::PlanArgs;
 use crate::policy::{PolicyArgs, PolicyCommand};
@@ -92,6 +93,8 @@ pub enum Command {
     Keep(KeepArgs),
     /// Have a sandbox go on without its client, until its time is up or somebody ends it
     Detach(DetachArgs),
+    /// Make the bundle of a workload: the document that says what it is, and all that it names
+    Compile(CompileArgs),
     /// Show what would be allowed of a workload, and by which rules, before anything of it runs
     Plan(PlanArgs),
     /// Show and check the profiles that decide what may run
@@ -160,19 +163,24 @@ pub enum Command {
     mvmctl run --timeout 10s --memory 512M -- ./untrusted.sh\n  mvmctl run -it -- bash\n  \
     mvmctl run --profile restrictive -- python3 generated.py\n  \
     mvmctl run --secret API_TOKEN=file:token.txt -- ./upload.py\n  \
-    mvmctl run --mode live --profile restrictive ./agent.py\n\nWith --mode live the script is not sandboxed: it runs on \
+    mvmctl run --mode live --profile restrictive ./agent.py\n  mvmctl run --mode plan ./agent.py\n\nWith --mode live the script is not sandboxed: it runs on \
     this host, with the interpreter for its ending (.py, .ts, .mts, .js, .mjs) and with all that you may do. The \
     sandboxes that it makes are. Its exit status is mvmctl's. With --profile they are made under that profile and no \
-    other (MVM_PROFILE); with --receipt, a directory, there is a receipt of each command that its SDK has run.",
-    override_usage = "mvmctl run [OPTIONS] -- <CMD>...\n       mvmctl run --mode live [OPTIONS] <SCRIPT> [ARG]..."
+    other (MVM_PROFILE); with --receipt, a directory, there is a receipt of each command that its SDK has run.\n\nWith \
+    --mode record or plan it runs on this host just so, but its SDK starts nothing: it writes down what it would do, for \
+    mvmctl compile --from-recording, or for the plan that is shown.",
+    override_usage = "mvmctl run [OPTIONS] -- <CMD>...\n       mvmctl run --mode <MODE> [OPTIONS] <SCRIPT> [ARG]..."
 )]
 pub struct RunArgs {
     /// Run a script that uses an SDK, on this host, instead of a command in a microVM
     #[arg(long, value_enum, conflicts_with_all = [
         "image", "cpus", "memory", "disk", "accept_risk", "require", "allow_missing", "dry_run", "timeout", "env", "given",
-        "no_redact", "cwd", "user", "interactive", "tty", "max_output", "json", "no_template", "request",
+        "no_redact", "cwd", "user", "interactive", "tty", "max_output", "no_template", "request",
     ])]
     pub mode: Option<Mode>,
+    /// With --mode record: write the recording there
+    #[arg(long, value_name = "FILE", requires = "mode")]
+    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub machine: MachineArgs,
     #[command(flatten)]
@@ -241,6 +249,10 @@ impl RunArgs {
 pub enum Mode {
     /// A script on this host, which makes sandboxes
     Live,
+    /// A script on this host, whose SDK starts nothing and writes down what it would do
+    Record,
+    /// The same, to show what would be allowed of it
+    Plan,
 }
 
 /// The machine to run in.

@@ -7,7 +7,7 @@ use mvm_runtime::{Error, Home, Result};
 use crate::args::{Cli, Command};
 use crate::evidence::{audit, key, receipt};
 use crate::sandbox::{change, exec, fs, logs, port, secret, show, snapshot, up};
-use crate::{bench, doctor, output, plan, policy, run, setup, template};
+use crate::{bench, compile, doctor, output, plan, policy, run, setup, template};
 
 /// Does what was asked.
 pub fn dispatch(cli: Cli) -> u8 {
@@ -39,7 +39,8 @@ pub fn dispatch(cli: Cli) -> u8 {
         Command::Destroy(args) => change::destroy(args),
         Command::Keep(args) => change::keep(args),
         Command::Detach(args) => change::detach(args),
-        Command::Plan(args) => plan::plan(&args),
+        Command::Compile(args) => compile::compile(&args),
+        Command::Plan(args) => plan::show(&args),
         Command::Policy(command) => policy::policy(command),
         Command::Gc(args) => change::gc(args),
         Command::Receipt(command) => receipt::receipt(command),

@@ -74,7 +74,10 @@ pub fn usage_error(error: &clap::Error) -> u8 {
     }
     if std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json") {
         let text = error.render().to_string();
-        let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        // Up to the usage. What is missing is listed, a line each.
+        let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+        let why = lines.collect::<Vec<_>>().join(" ");
+        let why = why.trim_start_matches("error: ");
         let what = "cannot understand the command line";
         return self::error(&Error::new(ErrorCode::InvalidRequest, what, why).hint("mvmctl --help"), true);
     }

@@ -1,16 +1,15 @@
 //! `mvmctl plan`: what admission says to a workload.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
+use mvm_ir::Workload;
 use mvm_runtime::text::harmless;
 use mvm_runtime::workload::{self, WorkloadPlan};
-use mvm_runtime::{Error, ErrorCode, Home, Result};
+use mvm_runtime::{ErrorCode, Home, Result};
 use serde_json::json;
 
-use crate::output;
+use crate::{input, output};
 
 /// `mvmctl plan`.
 #[derive(Debug, Args)]
@@ -20,8 +19,8 @@ use crate::output;
     mvmctl plan workload.json\n  mvmctl plan - < workload.json\n  mvmctl policy schema workload"
 )]
 pub struct PlanArgs {
-    /// The workload's file; - is standard input
-    #[arg(value_name = "FILE")]
+    /// The workload's document or bundle; - is a document on standard input
+    #[arg(value_name = "INPUT")]
     pub input: PathBuf,
     /// Print the plan as JSON
     #[arg(long)]
@@ -29,33 +28,16 @@ pub struct PlanArgs {
 }
 
 /// Runs the verb.
-pub fn plan(args: &PlanArgs) -> u8 {
-    let planned = || workload::plan(&Home::locate()?, &read(args)?);
-    match planned() {
-        Ok(plan) => print(&plan, args.json),
-        Err(error) => output::error(&error, args.json),
-    }
+pub fn show(args: &PlanArgs) -> u8 {
+    let planned = || plan(&input::workload(&args.input)?, args.json);
+    planned().unwrap_or_else(|error| output::error(&error, args.json))
 }
 
-fn read(args: &PlanArgs) -> Result<mvm_ir::Workload> {
-    let (from, what) = (args.input.display().to_string(), format!("cannot read the workload {}", args.input.display()));
-    let mut bytes = Vec::new();
-    // One byte too many is seen, and refused.
-    let limit = mvm_ir::MAX_BYTES as u64 + 1;
-    if from == "-" {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(|e| Error::io(what, e))?;
-        return workload::read("on standard input", &bytes);
-    }
-    let meta = std::fs::metadata(&args.input).map_err(|e| Error::named(&what, e))?;
-    if !meta.is_file() {
-        return Err(Error::new(ErrorCode::InvalidRequest, what, "it is no file").hint("mvmctl plan workload.json"));
-    }
-    let file = File::open(&args.input).map_err(|e| Error::io(&what, e))?;
-    file.take(limit).read_to_end(&mut bytes).map_err(|e| Error::io(what, e))?;
-    workload::read(&from, &bytes)
+/// Plans a workload, prints that, and returns the status that says whether it is allowed.
+pub fn plan(workload: &Workload, as_json: bool) -> Result<u8> {
+    Ok(print(&workload::plan(&Home::locate()?, workload)?, as_json))
 }
 
-/// Prints it, and returns the status that says whether it is allowed.
 fn print(plan: &WorkloadPlan, as_json: bool) -> u8 {
     if as_json {
         output::print_json(&json!(plan));

@@ -12,13 +12,13 @@ use mvm_runtime::{Error, ErrorCode, Home, Result};
 use mvm_wire::api::{self, Machine, SecretValues};
 use serde_json::json;
 
-use crate::args::{MachineArgs, Mode, RunArgs};
+use crate::args::{MachineArgs, RunArgs};
 use crate::commands::block_on;
 use crate::policy::PolicyArgs;
 use crate::progress::Drawn;
 use crate::receipts::Wanted;
 use crate::streams::{self, Captured, JSON_OUTPUT_LIMIT, Streamed, input};
-use crate::{live, output, request, secrets, signals, terminal};
+use crate::{output, request, script, secrets, signals, terminal};
 
 /// The machine that is prepared ahead, and the one that `run` uses unless it is told otherwise.
 pub const DEFAULT_SHAPE: Shape = Shape { memory_mib: 256, cpus: 1, disk_bytes: 4 << 30 };
@@ -28,11 +28,11 @@ const READER_GONE: u8 = 141;
 /// Runs the verb.
 pub fn run(args: RunArgs) -> u8 {
     let json = args.json;
-    if args.mode == Some(Mode::Live) {
-        return live::run(&args).unwrap_or_else(|error| output::error(&error, false));
+    if let Some(mode) = args.mode {
+        return script::run(mode, &args).unwrap_or_else(|error| output::error(&error, json));
     }
     if args.request.is_none() && !args.is_behind_dashes() {
-        return output::error(&live::unclear(&args.command), json);
+        return output::error(&script::unclear(&args.command), json);
     }
     let result = block_on(execute(args));
     terminal::restore();

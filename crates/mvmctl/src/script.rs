@@ -1,73 +1,62 @@
-//! `mvmctl run --mode live`: a script that uses an SDK, on this host. It is trusted; the sandboxes that it makes are what is
-//! confined.
+//! Scripts that use an SDK, on this host. They are trusted: what is confined is the sandboxes that they make.
 
 mod interpreter;
+pub mod live;
 mod receipts;
+pub mod record;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
-use mvm_runtime::policy::{self, Ask};
-use mvm_runtime::{Error, ErrorCode, Home, Result};
+use mvm_runtime::{Error, ErrorCode, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::args::RunArgs;
+use crate::args::{Mode, RunArgs};
 use crate::{output, signals};
-use receipts::Wanted;
 
 /// What the user may send, and the script is to get.
 const SIGNALS: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
-/// Runs the script to its end and returns its exit status.
-pub fn run(args: &RunArgs) -> Result<u8> {
-    let [script, arguments @ ..] = args.command.as_slice() else { return Err(no_script()) };
-    check_profile(args.policy.profile.as_deref())?;
+/// Runs `mvmctl run --mode MODE`, and returns its exit status.
+pub fn run(mode: Mode, args: &RunArgs) -> Result<u8> {
+    let invalid = |what: &str, why: &str| Error::new(ErrorCode::InvalidRequest, what, why);
+    let [script, arguments @ ..] = args.command.as_slice() else {
+        return Err(invalid("cannot run a script", "none was named").hint("mvmctl run --mode live ./x.py"));
+    };
     let script = Path::new(script);
+    let only = |given: bool, option: &str, mode: &str| match given {
+        true => {
+            Err(invalid(&what(script), &format!("{option} is for --mode {mode}")).hint(format!("leave out {option}")))
+        }
+        false => Ok(()),
+    };
+    only(args.json && mode != Mode::Plan, "--json", "plan")?;
+    only(args.out.is_some() && mode != Mode::Record, "--out", "record")?;
+    only(args.policy.profile.is_some() && mode != Mode::Live, "--profile", "live")?;
+    only(args.receipt.is_some() && mode != Mode::Live, "--receipt", "live")?;
+    match mode {
+        Mode::Live => live::run(script, arguments, args),
+        Mode::Record => record::run(script, arguments, args),
+        Mode::Plan => record::plan(script, arguments, args),
+    }
+}
+
+/// What runs a script with its arguments, with the mode that its SDK is in.
+fn command(script: &Path, arguments: &[String], mode: &str) -> Result<Command> {
     let meta = std::fs::metadata(script).map_err(|e| Error::named(what(script), e))?;
     if !meta.is_file() {
         return Err(Error::new(ErrorCode::InvalidRequest, what(script), "it is no file"));
     }
     let mut command = interpreter::of(script)?;
-    command.args(arguments).env("MVM_SDK_MODE", "live");
-    let ourselves = std::env::current_exe().map_err(|e| Error::io(what(script), e))?;
-    command.env("MVM_CLI_BIN", ourselves).envs(args.policy.profile.as_ref().map(|profile| ("MVM_PROFILE", profile)));
-    let home = Home::locate()?;
-    let receipts = args.receipt.as_deref().map(|dir| Wanted::prepare(&home, dir)).transpose()?;
-    command.envs(receipts.as_ref().map(|receipts| ("MVM_SDK_RUNS", receipts.list())));
-    if !args.quiet {
-        eprintln!(
-            "mvmctl: {} runs on this host and is not sandboxed; the sandboxes that it makes are",
-            script.display()
-        );
-    }
-    let status = attend(&mut command).map_err(|e| Error::io(what(script), e))?;
-    let complete = receipts.is_none_or(|receipts| receipts.collect(args.quiet));
-    Ok(match exit_status(status) {
-        output::SUCCESS if !complete => output::MVM_FAILED,
-        code => code,
-    })
+    command.args(arguments).env("MVM_SDK_MODE", mode);
+    Ok(command)
 }
 
 fn what(script: &Path) -> String {
     format!("cannot run the script {}", script.display())
-}
-
-fn no_script() -> Error {
-    Error::new(ErrorCode::InvalidRequest, "cannot run a script", "none was named").hint("mvmctl run --mode live ./x.py")
-}
-
-/// Refuses a profile that cannot be used, before anything starts. One that has to be acknowledged is for each sandbox to name.
-fn check_profile(name: Option<&str>) -> Result<()> {
-    let Some(profile) = name.map(policy::load).transpose()? else { return Ok(()) };
-    let bound = policy::bound();
-    let mut denials = policy::unusable(&Ask { bound: bound.as_deref(), ..Ask::default() }, &profile);
-    for denial in denials.iter_mut().filter(|denial| denial.rule == policy::PROFILE_ACKNOWLEDGED) {
-        denial.remedy = "another profile; or none here, and accept_risk for each sandbox in the script".into();
-    }
-    if denials.is_empty() { Ok(()) } else { Err(Error::denied("cannot run the script", denials)) }
 }
 
 /// Runs a program to its end. It has our standard streams and our group, so what the terminal sends it gets by itself; what is
