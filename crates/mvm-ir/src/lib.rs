@@ -1,7 +1,8 @@
 //! Workload IR: one JSON document that says what a workload is, for people to review and machines to run.
 //!
 //! Pure: it reads bytes and gives values, and touches no file, no clock and no network. A document is read strictly; whatever
-//! is left out has its default, and [`canonical`] writes it out, so that two spellings of one workload have one [`digest`].
+//! is left out has its default, and [`canonical`] writes it out, so that two spellings of one workload have one [`digest`],
+//! and [`diff`] says what changed between two.
 //!
 //! # Versions
 //!
@@ -11,14 +12,18 @@
 
 #![forbid(unsafe_code)]
 
+mod align;
 mod check;
+mod diff;
 mod model;
 mod read;
 mod recording;
+mod words;
 
 use mvm_evidence::{Digest, canonical as rfc8785};
 use utoipa::{PartialSchema, ToSchema};
 
+pub use diff::{Change, ChangeKind, diff};
 pub use model::{
     Command, Content, Egress, Entrypoint, EntrypointFunction, File, Image, MakeDirectory, Mount, Move, Network,
     NetworkMode, Port, Remove, Resources, SCHEMA, SnapshotStep, Source, SourceFile, Step, Upload, UploadDirectory,

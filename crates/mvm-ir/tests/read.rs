@@ -1,44 +1,16 @@
 //! Reading workloads: what is taken, what is refused and where, and that one workload has one digest.
 
+mod common;
+
+use common::{everything, pointers, with};
 use mvm_ir::{Fault, canonical, digest, json_schema, read};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-
-/// A document with these fields besides what each has.
-fn with(fields: Value) -> Value {
-    let mut document = json!({"schema": "mvm.workload/v1", "name": "web"});
-    document.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    document
-}
 
 fn refusal(document: &Value) -> (String, String) {
     let refusal = read(document.to_string().as_bytes()).unwrap_err();
     assert_eq!(refusal.fault, Fault::Invalid);
     (refusal.pointer, refusal.why)
-}
-
-/// One with everything in it.
-fn everything() -> Value {
-    let content = json!({"sha256": "ab".repeat(32), "bytes": 3});
-    with(json!({
-        "image": {"debian": {"packages": ["nodejs", "libstdc++6"]}},
-        "resources": {"cpus": 2, "memory_mib": 512, "disk_mib": 8192},
-        "network": {"mode": "deny", "ports": [{"guest_port": 80, "host_port": 8080}], "egress": [{"host": "example.org", "port": 443}]},
-        "mounts": [{"host_path": "/srv", "guest_path": "/srv"}],
-        "env": {"LANG": {"literal": "C"}, "TOKEN": {"secret": "env:TOKEN"}},
-        "files": [{"path": "/etc/a", "content": content}],
-        "source": {"include": ["**/*.py"], "files": [{"path": "app/main.py", "content": content, "executable": true}]},
-        "profile": "dev", "ttl_ms": 60_000, "on_expiry": "stop",
-        "entrypoint": {"function": {"language": "python", "module": "app.main", "function": "serve"}},
-        "steps": [
-            {"commands.run": {"argv": ["true"], "check": true}}, {"commands.start": {"argv": ["sleep", "1"]}},
-            {"files.write": {"path": "/a", "content": content, "mode": 420}}, {"files.mkdir": {"path": "/d", "parents": true}},
-            {"files.move": {"source": "/a", "destination": "/b"}}, {"files.remove": {"path": "/d", "recursive": true}},
-            {"files.upload": {"guest_path": "/c", "entries": [{"path": "", "what": {"directory": {"mode": 493}}},
-                {"path": "a", "what": {"file": {"content": content, "mode": 420}}}, {"path": "b", "what": {"link": "a"}}]}},
-            {"ports.forward": {"guest_port": 81, "host_port": 0}}, {"snapshot": {"name": "ready"}},
-        ],
-    }))
 }
 
 #[test]
@@ -176,8 +148,7 @@ proptest! {
         Just(json!("")), Just(json!("/a")), Just(json!("../a")), Just(json!("\0")), Just(json!("a")), Just(json!([[]])),
     ]) {
         let mut document = everything();
-        let mut places = Vec::new();
-        pointers(&document, String::new(), &mut places);
+        let places = pointers(&document);
         let at = &places[place % places.len()];
         *document.pointer_mut(at).unwrap() = value;
         if let Ok(workload) = read(document.to_string().as_bytes()) {
@@ -185,17 +156,4 @@ proptest! {
             prop_assert_eq!(read(&text).unwrap(), workload);
         }
     }
-}
-
-fn pointers(value: &Value, here: String, all: &mut Vec<String>) {
-    match value {
-        Value::Object(fields) => {
-            fields.iter().for_each(|(name, value)| pointers(value, format!("{here}/{}", mvm_ir::escaped(name)), all));
-        }
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, value)| pointers(value, format!("{here}/{index}"), all));
-        }
-        _ => {}
-    }
-    all.push(here);
 }

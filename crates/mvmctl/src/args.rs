@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use mvm_runtime::units::{parse_duration, parse_size};
 
 use crate::compile::CompileArgs;
+use crate::diff::DiffArgs;
 use crate::evidence::args::{AuditCommand, KeyCommand, ReceiptCommand};
 use crate::plan::PlanArgs;
 use crate::policy::{PolicyArgs, PolicyCommand};
@@ -97,6 +98,8 @@ pub enum Command {
     Compile(CompileArgs),
     /// Show what would be allowed of a workload, and by which rules, before anything of it runs
     Plan(PlanArgs),
+    /// Show what changed between two workloads
+    Diff(DiffArgs),
     /// Show and check the profiles that decide what may run
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -403,7 +406,6 @@ mod tests {
     fn environment() {
         assert_eq!(parse_env("A=b=c"), Ok(("A".into(), "b=c".into())));
         assert_eq!(parse_env("A="), Ok(("A".into(), String::new())));
-        assert!(parse_env("=b").is_err());
-        assert!(parse_env("A").is_err());
+        assert!(parse_env("=b").is_err() && parse_env("A").is_err());
     }
 }

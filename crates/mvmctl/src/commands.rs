@@ -7,7 +7,7 @@ use mvm_runtime::{Error, Home, Result};
 use crate::args::{Cli, Command};
 use crate::evidence::{audit, key, receipt};
 use crate::sandbox::{change, exec, fs, logs, port, secret, show, snapshot, up};
-use crate::{bench, compile, doctor, output, plan, policy, run, setup, template};
+use crate::{bench, compile, diff, doctor, output, plan, policy, run, setup, template};
 
 /// Does what was asked.
 pub fn dispatch(cli: Cli) -> u8 {
@@ -41,6 +41,7 @@ pub fn dispatch(cli: Cli) -> u8 {
         Command::Detach(args) => change::detach(args),
         Command::Compile(args) => compile::compile(&args),
         Command::Plan(args) => plan::show(&args),
+        Command::Diff(args) => diff::diff(&args),
         Command::Policy(command) => policy::policy(command),
         Command::Gc(args) => change::gc(args),
         Command::Receipt(command) => receipt::receipt(command),

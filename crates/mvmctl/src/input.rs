@@ -71,7 +71,8 @@ fn read(path: &Path) -> Result<Input> {
     Ok(if bundle::is_archive(&bytes) && !is_stdin(path) { Input::Bundle } else { Input::Document(bytes) })
 }
 
-fn is_stdin(path: &Path) -> bool {
+/// Whether a path stands for standard input.
+pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 

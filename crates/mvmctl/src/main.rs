@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod commands;
 mod compile;
+mod diff;
 mod doctor;
 mod evidence;
 mod input;
