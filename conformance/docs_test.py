@@ -82,6 +82,14 @@ def install_sdks() -> None:
     subprocess.run([ROOT / "scripts/install-sdks.sh", "debug"], stdout=subprocess.DEVNULL, check=True)
 
 
+def install_npm(directory: Path) -> None:
+    """Has scripts of TypeScript in a directory find the SDK, and what runs them."""
+    modules = directory / "node_modules"
+    modules.mkdir()
+    (modules / "@mvm").symlink_to(SDKS / "npm/node_modules/@mvm")
+    (modules / ".bin").symlink_to(ROOT / "sdk/typescript/node_modules/.bin")
+
+
 def sandboxes() -> set[str]:
     listed = subprocess.run(["mvmctl", "ps", "--json"], capture_output=True, text=True, check=True)
     return {sandbox["id"] for sandbox in json.loads(listed.stdout)["sandboxes"]}
@@ -94,6 +102,7 @@ class Pages(unittest.TestCase):
         for path in PAGES:
             before, shown = sandboxes(), commands(path.read_text())
             with tempfile.TemporaryDirectory() as directory:
+                install_npm(Path(directory))
                 written = outputs(shown, directory)
             for one, output in zip(shown, written, strict=True):
                 with self.subTest(page=path.name, line=one.line, command=one.command):

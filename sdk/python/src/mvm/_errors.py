@@ -132,9 +132,13 @@ class Incompatible(MvmError):
 
 
 class NotRecordable(MvmError):
-    """The call needs an answer that only a live sandbox has."""
+    """The call needs an answer that only a live sandbox has, or asks for what a workload has no place for."""
 
     code = ErrorCode.NOT_RECORDABLE
+    call: str = ""
+    """The call, such as `files.read`, or what was looked at of an answer, such as `CommandResult.exit_code`."""
+    place: str = ""
+    """Where it is: `FILE:LINE`."""
 
 
 class ClosedHandle(MvmError, ValueError):

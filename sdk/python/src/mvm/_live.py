@@ -83,19 +83,6 @@ def agree(binary: str, status: int, stdout: bytes) -> None:
     _agreed.add(_mark(binary))
 
 
-def only_live(mode: str | None) -> None:
-    """Refuses the modes that this version has not."""
-    asked = mode if mode is not None else os.environ.get("MVM_SDK_MODE") or "live"
-    if asked == "record":
-        raise _errors.NotRecordable(
-            "cannot record", "this version of the SDK only runs things live", hint="leave out mode, or MVM_SDK_MODE"
-        )
-    if asked != "live":
-        raise _errors.InvalidRequest(
-            "cannot choose the mode", f"there is no mode of this name: {str(asked)[:40]!r}", hint="live"
-        )
-
-
 @contextlib.contextmanager
 def told(call: Call) -> Iterator[None]:
     """Has failures of the connection said in mvm's words."""

@@ -23,12 +23,9 @@ def read(references: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]
     values: dict[str, str] = {}
     warnings: list[str] = []
     for name, reference in references.items():
-        if not NAME.match(name):
-            raise _errors.InvalidRequest(
-                "cannot use a secret", "its name is no variable's: letters, digits and _, not a digit first, at most 128 bytes"
-            )
+        kind, place = where(name, reference)
         what = f"cannot use the secret {name}"
-        data, exposed = _bytes(what, reference)
+        data, exposed = _file(what, place) if kind == "file" else (_variable(what, place), "")
         try:
             values[name] = data.decode()
         except UnicodeDecodeError:
@@ -42,16 +39,25 @@ def read(references: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]
     return values, tuple(warnings)
 
 
-def _bytes(what: str, reference: str) -> tuple[bytes, str]:
+def where(name: str, reference: str) -> tuple[str, str]:
+    """What a reference says: `env` and a variable of this process, or `file` and a path. What is none may be the value."""
+    if not NAME.match(name):
+        raise _errors.InvalidRequest(
+            "cannot use a secret", "its name is no variable's: letters, digits and _, not a digit first, at most 128 bytes"
+        )
     kind, _, place = reference.partition(":")
-    if kind == "env" and NAME.match(place):
-        value = os.environb.get(place.encode())
-        if value is None:
-            raise _errors.NotFound(what, f"the variable {place} is not set", hint=HINT)
-        return value, ""
-    if kind == "file" and place and "\0" not in place:
-        return _file(what, place)
-    raise _errors.InvalidRequest(what, "its value may not be given here, only where it is", hint=HINT)
+    if (kind == "env" and NAME.match(place)) or (kind == "file" and place and "\0" not in place):
+        return kind, place
+    raise _errors.InvalidRequest(
+        f"cannot use the secret {name}", "its value may not be given here, only where it is", hint=HINT
+    )
+
+
+def _variable(what: str, name: str) -> bytes:
+    value = os.environb.get(name.encode())
+    if value is None:
+        raise _errors.NotFound(what, f"the variable {name} is not set", hint=HINT)
+    return value
 
 
 def _file(what: str, place: str) -> tuple[bytes, str]:

@@ -180,10 +180,16 @@ class AsyncCommands:
                 "max_output": max_output,
                 "check": check,
                 "receipt": receipt,
+                "on_stdout": on_stdout,
+                "on_stderr": on_stderr,
             },
         )
-        capture = results.Capture(of, request, on_stdout, on_stderr)
-        opened, warnings = await self._handle.perform(commands.run(of, request))
+        operation = commands.run(of, request)
+        recorded = await self._handle.transport.recorded(operation, AsyncCommandResult)
+        if recorded is not None:
+            return recorded
+        capture = results.Capture(of, request)
+        opened, warnings = await self._handle.perform(operation)
         async with opened as stream, AsyncBeside(self._handle.transport) as beside:
             async for event in stream.events(JobEvent):
                 told = capture.take(event)
@@ -239,7 +245,11 @@ class AsyncCommands:
             "tty": tty,
             "idempotency_key": idempotency_key,
         }
-        job, warnings = await self._handle.perform(commands.start(self._handle.target, argv, options))
+        operation = commands.start(self._handle.target, argv, options)
+        recorded = await self._handle.transport.recorded(operation, AsyncJob)
+        if recorded is not None:
+            return recorded
+        job, warnings = await self._handle.perform(operation)
         return AsyncJob(self._handle, job, 0, warnings)
 
     async def list(self) -> tuple[JobInfo, ...]:
@@ -249,5 +259,5 @@ class AsyncCommands:
     async def attach(self, run_id: str, *, offset: int = 0) -> AsyncJob:
         """Finds a command, to read its output from an offset on (in bytes of both streams together)."""
         offset = checked.count("cannot attach to the command", "offset", offset, most=2**63 - 1)
-        job = await self._handle.perform(commands.describe(self._handle.target, run_id))
-        return AsyncJob(self._handle, job, offset)
+        operation = commands.describe(self._handle.target, run_id).known_as("commands.attach")
+        return AsyncJob(self._handle, await self._handle.perform(operation), offset)

@@ -6,10 +6,11 @@ import builtins
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from .._api import CopyReport, FileInfo, Written
 from .._core import check, files
+from .._core.steps import Operation
 from .handle import AsyncHandle
 
 Content = str | bytes | IO[bytes] | Iterable[bytes] | AsyncIterable[bytes]
@@ -59,15 +60,22 @@ class AsyncFiles:
 
     async def read(self, path: str | PurePosixPath, *, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes of a regular file, or `length` of them from `offset` on. `stream` reads what is too large for memory."""
-        return b"".join([piece async for piece in self.stream(path, offset=offset, length=length)])
+        operation = files.read(self._handle.target, path, offset, length)
+        return b"".join([piece async for piece in self._pieces(operation)])
 
     async def read_text(self, path: str | PurePosixPath) -> str:
         """The text of a file in UTF-8; what is none is U+FFFD."""
-        return (await self.read(path)).decode(errors="replace")
+        operation = files.read(self._handle.target, path, 0, None).known_as("files.read_text")
+        return b"".join([piece async for piece in self._pieces(operation)]).decode(errors="replace")
 
     async def stream(self, path: str | PurePosixPath, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """The same as `read`, in pieces, as they come."""
-        async with await self._handle.perform(files.read(self._handle.target, path, offset, length)) as stream:
+        operation = files.read(self._handle.target, path, offset, length).known_as("files.stream")
+        async for piece in self._pieces(operation):
+            yield piece
+
+    async def _pieces(self, operation: Operation[Any]) -> AsyncIterator[bytes]:
+        async with await self._handle.perform(operation) as stream:
             async for piece in stream.pieces():
                 yield piece
 

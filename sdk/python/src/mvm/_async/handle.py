@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TypeVar
 
-from .. import _live
+from .. import _live, _record
 from .._core.steps import Operation, Target
 from .transport import AsyncTransport
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 class AsyncHandle:
     """A sandbox, the way to it, and its lease if it is ours. Whatever still uses the sandbox keeps this alive."""
 
-    def __init__(self, target: Target, transport: AsyncTransport, lease: _live.Lease | None) -> None:
+    def __init__(self, target: Target, transport: AsyncTransport, lease: _live.Lease | _record.Held | None) -> None:
         self.target, self.transport, self._lease = target, transport, lease
 
     async def perform(self, operation: Operation[T]) -> T:

@@ -58,7 +58,8 @@ class AsyncSandbox:
         """The secrets that its commands have."""
 
     def __repr__(self) -> str:
-        return f"<AsyncSandbox {self.name} ({self.id}){', leased' if self.leased else ''}>"
+        target = self._made.target
+        return f"<AsyncSandbox {target.name} ({target.id}){', leased' if self.leased else ''}>"
 
     @overload
     @classmethod
@@ -119,7 +120,8 @@ class AsyncSandbox:
             accept_risk: you know that `permissive` refuses nothing.
             require: layers of isolation that must apply besides the profile's.
             allow_missing: layers that the profile demands and that may be missing.
-            mode: `live`, also if left out and `MVM_SDK_MODE` says nothing else.
+            mode: `live` or `record`; what `MVM_SDK_MODE` says if left out, and else `live`. `record` makes nothing, and writes
+                down what is done with the sandbox, for a workload to be made of it (docs/recording.md).
 
         Raises:
             PolicyDenied: the profile refuses it; `denials` has every rule, why, and what would allow it.
@@ -224,12 +226,12 @@ class AsyncSandbox:
     @property
     def id(self) -> str:
         """Its id, never used again."""
-        return self._made.target.id
+        return self._made.info.id
 
     @property
     def name(self) -> str:
         """Its name."""
-        return self._made.target.name
+        return self._made.info.name
 
     @property
     def info(self) -> SandboxInfo:
@@ -262,7 +264,8 @@ class AsyncSandbox:
 
     async def state(self) -> State:
         """Its state now."""
-        return (await self.inspect()).state
+        operation = sandboxes.inspect(self._made.target).known_as("state")
+        return (await self._handle.perform(operation)).state
 
     async def capabilities(self) -> tuple[Capability, ...]:
         """What its backend can do, and what not."""

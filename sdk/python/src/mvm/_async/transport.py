@@ -17,7 +17,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx
 
-from .. import _errors, _live
+from .. import _errors, _live, _record
 from .._core import files
 from .._core.results import Lines
 from .._core.steps import SILENCE_LIMIT, Answer, Call, Claim, Invoke, Operation, Pipe, Send, Step, Target, printed, refusal
@@ -51,10 +51,10 @@ async def _uncancelled(work: Coroutine[Any, Any, T]) -> T:
 
 
 class AsyncTransport:
-    """The live transport of one handle, on the event loop that first used it."""
+    """The transport of one handle, on the event loop that first used it; or what records for it."""
 
     def __init__(self, mode: str | None = None) -> None:
-        _live.only_live(mode)
+        self._recording = _record.chosen(mode)
         self._pid = os.getpid()
         self._client: httpx.AsyncClient | None = None
         self._loop: Any = None
@@ -63,6 +63,8 @@ class AsyncTransport:
     async def perform(self, operation: Operation[T]) -> T:
         """The answer of an operation."""
         self.check()
+        if self._recording is not None:
+            return await _recorded(self._recording, operation)
         try:
             return await self._drive(operation)
         except (_errors.TransportError, RuntimeError):
@@ -70,8 +72,18 @@ class AsyncTransport:
             self.check()
             raise
 
+    async def recorded(self, operation: Operation[Any], kind: type[T]) -> T | None:
+        """Records a call whose answer is of a `kind`, and answers what stands for that; None if this transport is live."""
+        if self._recording is None:
+            return None
+        self.check()
+        answer: T = await _recorded(self._recording, operation, kind)
+        return answer
+
     async def perform_last(self, operation: Operation[T]) -> T:
         """The same for what ends the sandbox: a cancelled task ends it all the same, and so can another event loop."""
+        if self._recording is not None:
+            return await self.perform(operation)
         with _shielded():
             return await _uncancelled(self._perform_last(operation))
 
@@ -88,6 +100,8 @@ class AsyncTransport:
     def check(self) -> None:
         """Refuses what a closed handle is asked, or one of another process or event loop."""
         self._check_open()
+        if self._recording is not None:
+            return
         loop = anyio.lowlevel.current_token()
         if self._loop is None:
             self._loop = loop
@@ -270,6 +284,17 @@ async def tell(callback: Callable[[str], Any], text: str) -> None:
     said = callback(text)
     if inspect.isawaitable(said):
         await said
+
+
+async def _recorded(recording: _record.Recording, operation: Operation[Any], kind: type | None = None) -> Any:
+    data = operation.arguments.get("data")
+    if data is not None and not isinstance(data, bytes):
+        content = bytearray()
+        async for piece in _pieces(data):
+            content += piece
+            recording.room(len(content))
+        data = bytes(content)
+    return recording.perform(operation, data, kind)
 
 
 def _content(body: bytes | None) -> bytes | AsyncIterator[bytes] | None:

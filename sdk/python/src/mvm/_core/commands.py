@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +98,8 @@ class Attached:
     max_output: int
     receipt: str | None
     check: bool
+    on_stdout: Callable[[str], Any] | None
+    on_stderr: Callable[[str], Any] | None
 
 
 def attached(argv: Any, options: Mapping[str, Any]) -> Attached:
@@ -105,12 +107,17 @@ def attached(argv: Any, options: Mapping[str, Any]) -> Attached:
     what = "cannot run the command"
     request = job_request(what, argv, options)
     stdin = optional_input(what, options.get("stdin"))
+    for callback in (options.get("on_stdout"), options.get("on_stderr")):
+        if callback is not None and not callable(callback):
+            check.refuse(what, "what is to be called with output can be called")
     return Attached(
         {**request, "attached": True, "stdin": stdin is not None},
         stdin,
         check.count(what, "max_output", options["max_output"], most=2**40),
         receipt_path(what, options.get("receipt")),
         check.flag(what, "check", options["check"]),
+        options.get("on_stdout"),
+        options.get("on_stderr"),
     )
 
 
@@ -121,7 +128,8 @@ def run(of: Target, asked: Attached) -> Operation[tuple[Any, tuple[str, ...]]]:
         body, warnings = _with_secrets(asked.request)
         return (yield from reach(Open(Call(of, "POST", "/v1/jobs", body=body)))), warnings
 
-    return Operation("commands.run", {"sandbox": of.id, **asked.request, "stdin": asked.stdin}, steps())
+    wanted = {name: getattr(asked, name) for name in ("stdin", "check", "receipt", "on_stdout", "on_stderr")}
+    return Operation("commands.run", {"sandbox": of.id, **asked.request, **wanted}, steps())
 
 
 def start(of: Target, argv: Any, options: Mapping[str, Any]) -> Operation[tuple[JobInfo, tuple[str, ...]]]:

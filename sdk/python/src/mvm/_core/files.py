@@ -35,7 +35,7 @@ def write(of: Target, path: Any, data: Any, options: Mapping[str, Any]) -> Opera
         said = yield from reach(call if body is not None else Send(call, data))
         return typed(Written, parsed(said))
 
-    return Operation("files.write", {"sandbox": of.id, **params, "data": data}, steps())
+    return Operation("files.write", {"sandbox": of.id, **params, "data": data if body is None else body}, steps())
 
 
 def _whole(what: str, data: Any) -> bytes | None:

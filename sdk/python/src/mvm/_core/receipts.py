@@ -161,7 +161,7 @@ def show(run_id: Any, sandbox: Any = None, path: Any = None) -> Operation[Receip
             run_id=run_id, envelope=typed(str, said.get("envelope")), proof=typed(str, said.get("proof")), **_verified(said)
         )
 
-    return Operation("receipt", {"job": run_id, "sandbox": sandbox}, steps())
+    return Operation("receipts.show", {"job": run_id, "sandbox": sandbox}, steps())
 
 
 def verify(path: Any, keys: Any, proof: Any, opening: Any) -> Operation[Verification]:

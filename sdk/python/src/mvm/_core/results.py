@@ -9,7 +9,6 @@ from typing import Any
 
 from .. import _errors
 from .._api import Ended, JobEvent, JobResult, NotStarted, Output, Started, Stream
-from . import check
 from .commands import Attached, note
 from .steps import MAX_ANSWER, Target, broke_off, parsed, typed, unexpected
 
@@ -127,16 +126,11 @@ class Kept:
 class Capture:
     """What an attached command's events come to."""
 
-    def __init__(
-        self, of: Target, request: Attached, on_stdout: Callable[[str], Any] | None, on_stderr: Callable[[str], Any] | None
-    ) -> None:
-        for callback in (on_stdout, on_stderr):
-            if callback is not None and not callable(callback):
-                check.refuse("cannot run the command", "what is to be called with output can be called")
+    def __init__(self, of: Target, request: Attached) -> None:
         self._of = of
         self._kept = {
-            Stream.STDOUT: (Kept(request.max_output, on_stdout), on_stdout),
-            Stream.STDERR: (Kept(request.max_output, on_stderr), on_stderr),
+            stream: (Kept(request.max_output, tell), tell)
+            for stream, tell in ((Stream.STDOUT, request.on_stdout), (Stream.STDERR, request.on_stderr))
         }
         self.result: JobResult | None = None
 

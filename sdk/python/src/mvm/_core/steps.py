@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from .. import _errors
@@ -111,6 +111,16 @@ class Operation(Generic[T]):
     name: str
     arguments: Mapping[str, Any] = field(repr=False)
     steps: Steps[T] = field(repr=False)
+    called: str = ""
+
+    @property
+    def call(self) -> str:
+        """What its caller knows it by."""
+        return self.called or self.name
+
+    def known_as(self, call: str) -> Operation[T]:
+        """The same, where a caller knows it by another name."""
+        return replace(self, called=call)
 
 
 class Unreachable(Exception):

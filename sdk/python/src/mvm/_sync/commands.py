@@ -181,10 +181,16 @@ class Commands:
                 "max_output": max_output,
                 "check": check,
                 "receipt": receipt,
+                "on_stdout": on_stdout,
+                "on_stderr": on_stderr,
             },
         )
-        capture = results.Capture(of, request, on_stdout, on_stderr)
-        opened, warnings = self._handle.perform(commands.run(of, request))
+        operation = commands.run(of, request)
+        recorded = self._handle.transport.recorded(operation, CommandResult)
+        if recorded is not None:
+            return recorded
+        capture = results.Capture(of, request)
+        opened, warnings = self._handle.perform(operation)
         with opened as stream, Beside(self._handle.transport) as beside:
             for event in stream.events(JobEvent):
                 told = capture.take(event)
@@ -240,7 +246,11 @@ class Commands:
             "tty": tty,
             "idempotency_key": idempotency_key,
         }
-        job, warnings = self._handle.perform(commands.start(self._handle.target, argv, options))
+        operation = commands.start(self._handle.target, argv, options)
+        recorded = self._handle.transport.recorded(operation, Job)
+        if recorded is not None:
+            return recorded
+        job, warnings = self._handle.perform(operation)
         return Job(self._handle, job, 0, warnings)
 
     def list(self) -> tuple[JobInfo, ...]:
@@ -250,5 +260,5 @@ class Commands:
     def attach(self, run_id: str, *, offset: int = 0) -> Job:
         """Finds a command, to read its output from an offset on (in bytes of both streams together)."""
         offset = checked.count("cannot attach to the command", "offset", offset, most=2**63 - 1)
-        job = self._handle.perform(commands.describe(self._handle.target, run_id))
-        return Job(self._handle, job, offset)
+        operation = commands.describe(self._handle.target, run_id).known_as("commands.attach")
+        return Job(self._handle, self._handle.perform(operation), offset)

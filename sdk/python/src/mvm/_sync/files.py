@@ -7,10 +7,11 @@ import builtins
 import os
 from collections.abc import Iterable, Iterator, Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from .._api import CopyReport, FileInfo, Written
 from .._core import check, files
+from .._core.steps import Operation
 from .handle import Handle
 
 Content = str | bytes | IO[bytes] | Iterable[bytes] | Iterable[bytes]
@@ -60,15 +61,22 @@ class Files:
 
     def read(self, path: str | PurePosixPath, *, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes of a regular file, or `length` of them from `offset` on. `stream` reads what is too large for memory."""
-        return b"".join([piece for piece in self.stream(path, offset=offset, length=length)])
+        operation = files.read(self._handle.target, path, offset, length)
+        return b"".join([piece for piece in self._pieces(operation)])
 
     def read_text(self, path: str | PurePosixPath) -> str:
         """The text of a file in UTF-8; what is none is U+FFFD."""
-        return (self.read(path)).decode(errors="replace")
+        operation = files.read(self._handle.target, path, 0, None).known_as("files.read_text")
+        return b"".join([piece for piece in self._pieces(operation)]).decode(errors="replace")
 
     def stream(self, path: str | PurePosixPath, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The same as `read`, in pieces, as they come."""
-        with self._handle.perform(files.read(self._handle.target, path, offset, length)) as stream:
+        operation = files.read(self._handle.target, path, offset, length).known_as("files.stream")
+        for piece in self._pieces(operation):
+            yield piece
+
+    def _pieces(self, operation: Operation[Any]) -> Iterator[bytes]:
+        with self._handle.perform(operation) as stream:
             for piece in stream.pieces():
                 yield piece
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import warnings
 from typing import TypeVar
 
-from .. import _live
+from .. import _live, _record
 from .._core.steps import Operation, Target
 from .transport import Transport
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class Handle:
     """A sandbox, the way to it, and its lease if it is ours. Whatever still uses the sandbox keeps this alive."""
 
-    def __init__(self, target: Target, transport: Transport, lease: _live.Lease | None) -> None:
+    def __init__(self, target: Target, transport: Transport, lease: _live.Lease | _record.Held | None) -> None:
         self.target, self.transport, self._lease = target, transport, lease
 
     def perform(self, operation: Operation[T]) -> T:

@@ -143,7 +143,7 @@ def run(
         require: layers of isolation that must apply besides the profile's.
         allow_missing: layers that the profile demands and that may be missing.
         receipt: a file of this host for its receipt; the proof that it is logged goes beside it (`.tlog-proof`).
-        mode: `live`, also if left out and `MVM_SDK_MODE` says nothing else.
+        mode: `live`; what `MVM_SDK_MODE` says if left out. What runs once cannot be recorded: a workload is a sandbox.
     """
     request = once.one_shot(
         argv,

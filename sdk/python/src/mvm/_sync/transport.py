@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from .. import _errors, _live
+from .. import _errors, _live, _record
 from .._core import files
 from .._core.results import Lines
 from .._core.steps import SILENCE_LIMIT, Answer, Call, Claim, Invoke, Operation, Pipe, Send, Step, Target, printed, refusal
@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 
 class Transport:
-    """The live transport of one handle. Threads may share it; a forked child may not."""
+    """The transport of one handle, or what records for it. Threads may share it; a forked child may not."""
 
     def __init__(self, mode: str | None = None) -> None:
-        _live.only_live(mode)
+        self._recording = _record.chosen(mode)
         self._pid = os.getpid()
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
@@ -36,12 +36,22 @@ class Transport:
     def perform(self, operation: Operation[T]) -> T:
         """The answer of an operation."""
         self.check()
+        if self._recording is not None:
+            return _recorded(self._recording, operation)
         try:
             return self._drive(operation)
         except (_errors.TransportError, RuntimeError):
             # If it was closed meanwhile, that is what happened.
             self.check()
             raise
+
+    def recorded(self, operation: Operation[Any], kind: type[T]) -> T | None:
+        """Records a call whose answer is of a `kind`, and answers what stands for that; None if this transport is live."""
+        if self._recording is None:
+            return None
+        self.check()
+        answer: T = _recorded(self._recording, operation, kind)
+        return answer
 
     def perform_last(self, operation: Operation[T]) -> T:
         """The same for what ends the sandbox."""
@@ -223,6 +233,17 @@ def aside(work: Callable[..., T], *args: Any, stop: Callable[[], None]) -> T:
 def tell(callback: Callable[[str], Any], text: str) -> None:
     """Tells a caller what a command wrote."""
     callback(text)
+
+
+def _recorded(recording: _record.Recording, operation: Operation[Any], kind: type | None = None) -> Any:
+    data = operation.arguments.get("data")
+    if data is not None and not isinstance(data, bytes):
+        content = bytearray()
+        for piece in _pieces(data):
+            content += piece
+            recording.room(len(content))
+        data = bytes(content)
+    return recording.perform(operation, data, kind)
 
 
 def _content(body: bytes | None) -> bytes | Iterator[bytes] | None:
