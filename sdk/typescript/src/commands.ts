@@ -16,11 +16,10 @@ import {
   textMap,
   word,
 } from './check.js';
-import { CommandFailed, Timeout } from './errors.js';
 import type { Handle } from './handle.js';
 import { Job } from './job.js';
 import { type CommandArguments, MAX_OUTPUT } from './operation.js';
-import { type CommandResult, inWords } from './results.js';
+import type { CommandResult } from './results.js';
 
 /** What a command may be given. */
 export interface CommandOptions extends Abortable {
@@ -87,24 +86,12 @@ export function commandArguments(argv: readonly string[], options: CommandOption
 }
 
 /** The parts of options that every command has whose end is waited for. */
-export function capturedArguments({ stdin, receipt }: CapturedOptions) {
+export function capturedArguments({ stdin, check, receipt }: CapturedOptions) {
   return {
     stdin: typeof stdin === 'string' ? Buffer.from(stdin) : stdin,
+    check,
     receipt: receipt === undefined ? undefined : resolve(receipt),
   };
-}
-
-/** Throws what a result is by its caller's wish. */
-export function settled<Result extends CommandResult>(result: Result, options: CapturedOptions): Result {
-  const what = 'the command did not succeed';
-  if (result.timedOut) {
-    const hint = 'give it more with timeoutMs; what it wrote is in the result';
-    throw new Timeout({ what, why: 'its time was up, and it was killed with its whole tree', hint }, result);
-  }
-  if (options.check && !result.ok) {
-    throw new CommandFailed({ what, why: inWords(result), hint: 'what it wrote is in the result' }, result);
-  }
-  return result;
 }
 
 /** Commands in a sandbox. */
@@ -131,7 +118,7 @@ export class Commands {
     const { onStdout, onStderr, maxOutput = MAX_OUTPUT } = options;
     const captured = { ...capturedArguments(options), maxOutput, onStdout, onStderr };
     const given = { ...commandArguments(command, options), ...captured };
-    return settled(await this.#handle.perform('commands.run', given, options), options);
+    return this.#handle.perform('commands.run', given, options);
   }
 
   /** Starts a command that goes on by itself, until it or the sandbox ends. */
@@ -141,8 +128,8 @@ export class Commands {
     checkOptions(what, options, START);
     const { stdin = false, tty, idempotencyKey } = options;
     const given = { ...commandArguments(command, options), stdin, tty, idempotencyKey };
-    const { job, warnings } = await this.#handle.perform('commands.start', given, options);
-    return new Job(this.#handle, job, 0, warnings);
+    const started = await this.#handle.perform('commands.start', given, options);
+    return started instanceof Job ? started : new Job(this.#handle, started.job, 0, started.warnings);
   }
 
   /** All commands since the sandbox's supervisor started, the oldest first. */
@@ -160,6 +147,7 @@ export class Commands {
     const what = typeof runId === 'string' ? `attach to the job ${runId.slice(0, 60)}` : 'attach to the job';
     checked(what, 'the run id', runId, runIdCheck);
     checkOptions(what, options, { offset: size });
-    return new Job(this.#handle, await this.#handle.perform('job.info', { runId }, options), options.offset);
+    const found = await this.#handle.perform('job.info', { runId }, options, 'commands.attach');
+    return new Job(this.#handle, found, options.offset);
   }
 }

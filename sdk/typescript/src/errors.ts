@@ -152,10 +152,20 @@ export class Incompatible extends MvmError {
   }
 }
 
-/** The call has no meaning in a recording. */
+/** The call has no meaning in a recording, in which nothing runs that it could ask. */
 export class NotRecordable extends MvmError {
   get code() {
     return 'NotRecordable' as const;
+  }
+  /** What was called or read, such as `files.read` or `CommandResult.exitCode`; empty if it is not known. */
+  readonly call: string;
+  /** Where, by file and line, such as `agent.ts:3`; empty if it is not known. */
+  readonly place: string;
+
+  constructor(fields: ErrorFields, call = '', place = '') {
+    super(fields);
+    this.call = call;
+    this.place = place;
   }
 }
 

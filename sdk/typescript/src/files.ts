@@ -95,24 +95,18 @@ export class Files {
 
   /** The bytes of a file. */
   async read(path: string, options: ReadOptions = {}): Promise<Uint8Array> {
-    const parts: Uint8Array[] = [];
-    for await (const part of this.stream(path, options)) parts.push(part);
-    return Buffer.concat(parts);
+    return joined(this.#pieces('files.read', path, options));
   }
 
   /** A file as text. Bytes that are no UTF-8 are U+FFFD. */
   async readText(path: string, options: Abortable = {}): Promise<string> {
     checkOptions('read the file', options, {});
-    return Buffer.from(await this.read(path, options)).toString('utf8');
+    return (await joined(this.#pieces('files.readText', path, options))).toString('utf8');
   }
 
   /** The bytes of a file as they come, for one that is too large to be kept. */
   stream(path: string, options: ReadOptions = {}): AsyncIterable<Uint8Array> {
-    const what = 'read the file';
-    checkGuestPath(what, 'the path', path);
-    checkOptions(what, options, READ);
-    const { offset = 0, length } = options;
-    return deferred(() => this.#handle.perform('files.read', { path, offset, length }, options));
+    return this.#pieces('files.stream', path, options);
   }
 
   /** What is in a directory, sorted by name. */
@@ -124,16 +118,14 @@ export class Files {
 
   /** Describes a file; with `follow` what a link points to, not the link. */
   async stat(path: string, options: { readonly follow?: boolean | undefined } & Abortable = {}): Promise<FileInfo> {
-    checkGuestPath('look at the file', 'the path', path);
-    checkOptions('look at the file', options, { follow: flag });
-    return this.#handle.perform('files.stat', { path, follow: options.follow ?? false }, options);
+    return this.#stat('files.stat', path, options);
   }
 
   /** Whether there is something of this name. A link counts if what it points to is there. */
   async exists(path: string, options: Abortable = {}): Promise<boolean> {
     checkOptions('look at the file', options, {});
     try {
-      await this.stat(path, { ...options, follow: true });
+      await this.#stat('files.exists', path, { ...options, follow: true });
       return true;
     } catch (failure) {
       // Without a number it is the sandbox that is not found.
@@ -176,6 +168,24 @@ export class Files {
   async download(options: CopyOptions): Promise<CopyReport> {
     return this.#handle.perform('files.download', copyOf('download', options), options);
   }
+
+  #pieces(call: string, path: string, options: ReadOptions): AsyncIterable<Uint8Array> {
+    const what = 'read the file';
+    checkGuestPath(what, 'the path', path);
+    checkOptions(what, options, READ);
+    const { offset = 0, length } = options;
+    return deferred(() => this.#handle.perform('files.read', { path, offset, length }, options, call));
+  }
+
+  async #stat(
+    call: string,
+    path: string,
+    options: { readonly follow?: boolean | undefined } & Abortable,
+  ): Promise<FileInfo> {
+    checkGuestPath('look at the file', 'the path', path);
+    checkOptions('look at the file', options, { follow: flag });
+    return this.#handle.perform('files.stat', { path, follow: options.follow ?? false }, options, call);
+  }
 }
 
 function copyOf(what: string, options: CopyOptions) {
@@ -204,6 +214,12 @@ async function* piecesOf(what: string, data: FileContent): AsyncGenerator<Uint8A
     }
     yield typeof piece === 'string' ? Buffer.from(piece) : piece;
   }
+}
+
+async function joined(pieces: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const kept: Uint8Array[] = [];
+  for await (const piece of pieces) kept.push(piece);
+  return Buffer.concat(kept);
 }
 
 async function* deferred<T>(open: () => Promise<AsyncIterable<T>>): AsyncGenerator<T, void, void> {

@@ -22,17 +22,19 @@ export class Handle {
     this.#closed ||= why;
   }
 
-  /** Performs an operation of this sandbox. */
+  /** Performs an operation of this sandbox; `call` is what callers know it by, if that is not its name. */
   async perform<Name extends OperationName>(
     name: Name,
     given: ArgumentsOf<Name>,
     { signal }: Abortable = {},
+    call?: string,
   ): Promise<ResultOf<Name>> {
+    const { target } = this;
     if (this.closed) {
-      const what = `cannot use the sandbox ${this.target.name}`;
-      const hint = `Sandbox.connect('${this.target.name}') makes another handle, if it is still there`;
+      const what = `cannot use the sandbox ${target.recorded ? `of ${target.recorded}` : target.name}`;
+      const hint = 'Sandbox.connect makes another handle, if it is still there';
       throw new ClosedHandle({ what, why: this.#closed, hint });
     }
-    return this.transport.perform({ name, arguments: given, sandbox: this.target, signal });
+    return this.transport.perform({ name, arguments: given, call, sandbox: target, signal });
   }
 }

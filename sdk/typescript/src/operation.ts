@@ -24,7 +24,7 @@ import type {
   Stats,
   Written,
 } from './api.js';
-import { NotRecordable } from './errors.js';
+import type { Job as JobHandle } from './job.js';
 import type { Opening, Receipt, ReceiptField, Verification } from './receipt.js';
 import type { CommandResult, RunResult } from './results.js';
 
@@ -36,6 +36,8 @@ export interface Target {
   readonly id: string;
   readonly name: string;
   readonly socket: string;
+  /** The call that recorded it, such as `create at agent.ts:3`, if nothing else was done. */
+  readonly recorded?: string | undefined;
 }
 
 /** A hold on a sandbox, which ends within a second of its being dropped. */
@@ -49,6 +51,8 @@ export interface Lease {
 /** A sandbox that was made, and the hold on it. */
 export interface Made {
   readonly sandbox: SandboxInfo;
+  /** What its handle goes by, if that is not `sandbox`. */
+  readonly target?: Target | undefined;
   readonly lease: Lease | null;
   readonly created: boolean;
   readonly warnings: readonly string[];
@@ -83,8 +87,8 @@ export interface Wanted {
 export interface PortArguments {
   readonly guestPort: number;
   readonly hostPort: number;
-  readonly address: string;
-  readonly protocol: string;
+  readonly address: string | undefined;
+  readonly protocol: string | undefined;
 }
 
 export interface CreateArguments extends Wanted, End {
@@ -110,6 +114,8 @@ export type Sink = (text: string) => unknown;
 
 export interface AttachedArguments extends CommandArguments {
   readonly stdin: Uint8Array | undefined;
+  /** Whether an end but exit code 0 is an error. */
+  readonly check: boolean | undefined;
   readonly maxOutput: number;
   readonly onStdout: Sink | undefined;
   readonly onStderr: Sink | undefined;
@@ -124,6 +130,8 @@ export interface StartArguments extends CommandArguments {
 
 export interface RunArguments extends Omit<CommandArguments, 'env' | 'secrets'>, Wanted {
   readonly stdin: Uint8Array | undefined;
+  /** Whether an end but exit code 0 is an error. */
+  readonly check: boolean | undefined;
   /** What mvmctl keeps, and the profile allows, if undefined. */
   readonly maxOutput: number | undefined;
   readonly receipt: string | undefined;
@@ -214,13 +222,16 @@ export interface Operations {
   start: Call<None, SandboxInfo>;
   keep: Call<{ readonly ttlMs: number; readonly onExpiry: OnExpiry | undefined }, SandboxInfo>;
   detach: Call<Omit<End, 'lease'>, SandboxInfo>;
+  /** First of all when a handle with a lease closes: whether it has to destroy the sandbox, which still ends with the lease. */
+  close: Call<None, boolean>;
   destroy: Call<None, DeletionReport>;
   kill: Call<None, DeletionReport>;
   snapshot: Call<{ readonly name: string | undefined }, Snapshot>;
   fork: Call<End & { readonly count: number; readonly name: string | undefined }, readonly Made[]>;
   logs: Call<LogArguments, AsyncIterable<LogEvent>>;
   'commands.run': Call<AttachedArguments, CommandResult>;
-  'commands.start': Call<StartArguments, StartedJob>;
+  /** A transport that starts nothing answers what stands for the handle. */
+  'commands.start': Call<StartArguments, StartedJob | JobHandle>;
   'commands.list': Call<None, readonly JobInfo[]>;
   'job.info': Call<Job, JobInfo>;
   'job.output': Call<Job & { readonly offset: number }, AsyncIterable<JobEvent>>;
@@ -251,6 +262,8 @@ export type ResultOf<Name extends OperationName> = Operations[Name]['result'];
 export interface Operation<Name extends OperationName = OperationName> {
   readonly name: Name;
   readonly arguments: ArgumentsOf<Name>;
+  /** What callers know it by, if that is not its name. */
+  readonly call?: string | undefined;
   /** The sandbox that it is of, for those of one sandbox. */
   readonly sandbox?: Target | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -261,16 +274,8 @@ export interface Transport {
   perform<Name extends OperationName>(operation: Operation<Name>): Promise<ResultOf<Name>>;
 }
 
-/** How calls are performed: `live`, now and on this host, is all there is so far. */
+/**
+ * How calls are performed: `live`, now and on this host, or `record`: they are written down as one workload when the program
+ * ends, and nothing is started.
+ */
 export type Mode = 'live' | 'record';
-
-/** The mode that a call is made in: the one given, else MVM_SDK_MODE, else live. */
-export function checkMode(what: string, mode: Mode | undefined): void {
-  const chosen = mode ?? (process.env.MVM_SDK_MODE || 'live');
-  if (chosen === 'live') return;
-  throw new NotRecordable({
-    what: `cannot ${what}`,
-    why: 'this version records nothing yet',
-    hint: 'set MVM_SDK_MODE=live, or leave it and the option mode out',
-  });
-}

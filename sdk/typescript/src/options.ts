@@ -53,7 +53,7 @@ export interface CreateOptions extends EndOptions, MachineOptions, Abortable {
   readonly idempotencyKey?: string | undefined;
   /** Return what the policy would decide, and do nothing. */
   readonly dryRun?: boolean | undefined;
-  /** How calls are performed; MVM_SDK_MODE if left out, or `live`. */
+  /** How this sandbox's calls are performed: `live` or `record`; what MVM_SDK_MODE says if left out, else `live`. */
   readonly mode?: Mode | undefined;
 }
 
@@ -67,7 +67,7 @@ export interface RestoreOptions extends EndOptions, Omit<MachineOptions, 'cpus' 
   readonly ports?: readonly PortSpec[] | undefined;
   /** A repeated request with this key finds the sandbox that the first one made. */
   readonly idempotencyKey?: string | undefined;
-  /** How calls are performed; MVM_SDK_MODE if left out, or `live`. */
+  /** `live`, also if left out and MVM_SDK_MODE says nothing else. It cannot be recorded. */
   readonly mode?: Mode | undefined;
 }
 

@@ -29,7 +29,7 @@ const SPEC = { guestPort: port, hostPort: port, host: word, protocol: word };
 export function checkPort(what: string, given: unknown): PortArguments {
   if (!isPlain(given)) refuse(what, 'the port is not an object', 'give { guestPort, hostPort }');
   checkOptions(what, given, SPEC);
-  const { guestPort, hostPort, host = LOOPBACK, protocol = 'tcp' } = given as unknown as PortSpec;
+  const { guestPort, hostPort, host, protocol } = given as unknown as PortSpec;
   if (guestPort === undefined || hostPort === undefined) {
     const why = `${guestPort === undefined ? 'guestPort' : 'hostPort'} is missing`;
     refuse(what, why, 'give both; hostPort 0 takes a free one');

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { type Abortable, checked, checkOptions, oneOf, refuse, word, words } from './check.js';
-import { live } from './live/index.js';
 import { type Opening, Receipt, type ReceiptField, type Verification } from './receipt.js';
+import { transportOf } from './transport.js';
 
 /** Options of {@link receipts.show}. */
 export interface ShowOptions extends Abortable {
@@ -34,7 +34,7 @@ export const receipts = {
     const what = 'get the receipt';
     checked(what, 'the run id', runId, word);
     checkOptions(what, options, { sandbox: word });
-    return live.perform({
+    return transportOf().perform({
       name: 'receipts.show',
       arguments: { runId, sandbox: options.sandbox },
       signal: options.signal,
@@ -50,7 +50,7 @@ export const receipts = {
     if (typeof opening === 'object' && opening.refusal) refuse(what, 'there is no opening: it was refused');
     const file = typeof receipt === 'string' ? resolve(receipt) : receipt;
     const given = { receipt: file, keys: keys.map((key) => resolve(key)), proof: resolved(proof), opening };
-    return live.perform({ name: 'receipts.verify', arguments: given, signal });
+    return transportOf().perform({ name: 'receipts.verify', arguments: given, signal });
   },
 
   /** Proves a value that the receipt in a file commits to, from this host's private record of the command. */
@@ -60,7 +60,7 @@ export const receipts = {
     checked(what, 'the field', field, oneOf(...FIELDS));
     checkOptions(what, options, { value: word });
     const given = { path: resolve(path), field, value: resolved(options.value) };
-    return live.perform({ name: 'receipts.open', arguments: given, signal: options.signal });
+    return transportOf().perform({ name: 'receipts.open', arguments: given, signal: options.signal });
   },
 };
 

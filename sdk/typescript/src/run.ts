@@ -1,10 +1,10 @@
 import type { Plan } from './api.js';
 import { type Abortable, checkOptions, commandOf, flag, text } from './check.js';
-import { CAPTURED, type CapturedOptions, capturedArguments, commandArguments, settled } from './commands.js';
-import { live } from './live/index.js';
-import { type Collected, checkMode, type Mode } from './operation.js';
+import { CAPTURED, type CapturedOptions, capturedArguments, commandArguments } from './commands.js';
+import type { Collected, Mode } from './operation.js';
 import { MACHINE, type MachineOptions, mode, wantedOf } from './options.js';
 import type { RunResult } from './results.js';
+import { transportOf } from './transport.js';
 
 /** Options of {@link run}. */
 export interface RunOptions extends CapturedOptions, MachineOptions {
@@ -12,7 +12,7 @@ export interface RunOptions extends CapturedOptions, MachineOptions {
   readonly image?: string | undefined;
   /** Return what the policy would decide, and do nothing. */
   readonly dryRun?: boolean | undefined;
-  /** How calls are performed; MVM_SDK_MODE if left out, or `live`. */
+  /** `live`, also if left out and MVM_SDK_MODE says nothing else. It cannot be recorded. */
   readonly mode?: Mode | undefined;
 }
 
@@ -37,17 +37,17 @@ export async function run(argv: readonly string[] | string, options: RunOptions 
   const what = 'run the command';
   const command = commandOf(what, argv);
   checkOptions(what, options, RUN);
-  checkMode(what, options.mode);
   const { signal } = options;
   // One that is asked for is the profile's to refuse.
   const captured = { ...capturedArguments(options), maxOutput: options.maxOutput };
   const given = { ...commandArguments(command, options), ...wantedOf(options.image, options), ...captured };
-  if (options.dryRun) return live.perform({ name: 'run.plan', arguments: given, signal });
-  return settled(await live.perform({ name: 'run', arguments: given, signal }), options);
+  const transport = transportOf(options.mode);
+  if (options.dryRun) return transport.perform({ name: 'run.plan', arguments: given, call: 'run', signal });
+  return transport.perform({ name: 'run', arguments: given, signal });
 }
 
 /** Sets right what crashes left, and forgets the records of destroyed sandboxes. */
 export async function gc(options: Abortable = {}): Promise<Collected> {
   checkOptions('clear up', options, {});
-  return live.perform({ name: 'gc', arguments: {}, signal: options.signal });
+  return transportOf().perform({ name: 'gc', arguments: {}, signal: options.signal });
 }

@@ -13,12 +13,11 @@ import type {
 } from './api.js';
 import { type Abortable, checked, checkOptions, count, duration, flag, oneOf, patience, text, word } from './check.js';
 import { Commands } from './commands.js';
-import { destroyed, NotFound } from './errors.js';
+import { destroyed } from './errors.js';
 import { Files } from './files.js';
 import { Handle } from './handle.js';
-import { live } from './live/index.js';
 import { type LogOptions, Logs } from './logs.js';
-import { checkMode, type Lease, type Made } from './operation.js';
+import type { Lease, Made, Transport } from './operation.js';
 import {
   type CreateOptions,
   createArguments,
@@ -31,6 +30,7 @@ import {
 } from './options.js';
 import { Ports } from './ports.js';
 import { nameOf } from './snapshots.js';
+import { transportOf } from './transport.js';
 
 /** Options of {@link Sandbox.fork}. How copies end is as for {@link Sandbox.create}. */
 export interface ForkOptions extends EndOptions, Abortable {
@@ -77,9 +77,15 @@ export class Secrets {
  */
 export class Sandbox implements AsyncDisposable, Disposable {
   /** Its id, never used again. */
-  readonly id: string;
+  get id(): string {
+    return this.#handle.target.id;
+  }
+
   /** Its name, unique among those that are there. */
-  readonly name: string;
+  get name(): string {
+    return this.#handle.target.name;
+  }
+
   /** False if it was found: by its name, or by an idempotency key. */
   readonly created: boolean;
   /** What there is to say about how its secrets are kept. */
@@ -102,16 +108,13 @@ export class Sandbox implements AsyncDisposable, Disposable {
   readonly #ending: { destroy?: Promise<DeletionReport>; kill?: Promise<DeletionReport> } = {};
   #report: DeletionReport | undefined;
 
-  private constructor({ sandbox, lease, created, warnings, missingSecrets }: Made) {
-    const { id, name, socket } = sandbox;
-    this.id = id;
-    this.name = name;
+  private constructor(transport: Transport, { sandbox, target, lease, created, warnings, missingSecrets }: Made) {
     this.created = created;
     this.warnings = warnings;
     this.missingSecrets = missingSecrets;
     this.info = sandbox;
     this.#lease = lease;
-    this.#handle = new Handle(live, { id, name, socket });
+    this.#handle = new Handle(transport, target ?? sandbox);
     this.commands = new Commands(this.#handle);
     this.files = new Files(this.#handle);
     this.ports = new Ports(this.#handle);
@@ -130,10 +133,10 @@ export class Sandbox implements AsyncDisposable, Disposable {
     const what = 'create the sandbox';
     checked(what, 'the image', image, word);
     const given = createArguments(what, image, options);
-    checkMode(what, options.mode);
-    const { signal } = options;
-    if (options.dryRun) return live.perform({ name: 'create.plan', arguments: given, signal });
-    return new Sandbox(await live.perform({ name: 'create', arguments: given, signal }));
+    const { dryRun, mode, signal } = options;
+    const transport = transportOf(mode);
+    if (dryRun) return transport.perform({ name: 'create.plan', arguments: given, call: 'create', signal });
+    return new Sandbox(transport, await transport.perform({ name: 'create', arguments: given, signal }));
   }
 
   /**
@@ -142,24 +145,24 @@ export class Sandbox implements AsyncDisposable, Disposable {
    * @throws {NotFound} if there is none, or it was destroyed.
    */
   static async connect(name: string, options: Abortable = {}): Promise<Sandbox> {
-    const sandbox = await Sandbox.lookup(name, options);
+    const transport = transportOf();
+    const sandbox = await lookup(transport, 'connect', name, options);
     if (sandbox.state === 'destroyed') {
       throw destroyed(sandbox, sandbox.cause);
     }
-    return new Sandbox({ sandbox, lease: null, created: false, warnings: [], missingSecrets: [] });
+    return new Sandbox(transport, { sandbox, lease: null, created: false, warnings: [], missingSecrets: [] });
   }
 
   /** All sandboxes of this user; with `all` also those that were destroyed. */
   static async list(options: { readonly all?: boolean | undefined } & Abortable = {}): Promise<readonly SandboxInfo[]> {
     checkOptions('list the sandboxes', options, { all: flag });
-    return live.perform({ name: 'list', arguments: { all: options.all ?? false }, signal: options.signal });
+    const { all = false, signal } = options;
+    return transportOf().perform({ name: 'list', arguments: { all }, signal });
   }
 
   /** All that is known of a sandbox, by name or id. Of one that was destroyed that includes the deletion. */
   static async lookup(name: string, options: Abortable = {}): Promise<Inspection> {
-    checked('find the sandbox', 'the name', name, word);
-    checkOptions('find the sandbox', options, {});
-    return live.perform({ name: 'lookup', arguments: { name }, signal: options.signal });
+    return lookup(transportOf(), 'lookup', name, options);
   }
 
   /**
@@ -170,8 +173,9 @@ export class Sandbox implements AsyncDisposable, Disposable {
   static async restore(snapshot: string | Snapshot, options: RestoreOptions = {}): Promise<Sandbox> {
     const what = 'restore the snapshot';
     const given = restoreArguments(what, nameOf(what, snapshot), options);
-    checkMode(what, options.mode);
-    return new Sandbox(await live.perform({ name: 'restore', arguments: given, signal: options.signal }));
+    const { mode, signal } = options;
+    const transport = transportOf(mode);
+    return new Sandbox(transport, await transport.perform({ name: 'restore', arguments: given, signal }));
   }
 
   /** Whether this handle owns the lease: the sandbox ends with it. */
@@ -181,18 +185,17 @@ export class Sandbox implements AsyncDisposable, Disposable {
 
   /** Its state. */
   async state(options: Abortable = {}): Promise<State> {
-    return (await this.inspect(options)).state;
+    return (await this.#inspect('state', options)).state;
   }
 
   /** All that is known of it: how it ends, what isolates it, what the policy decided, its history. */
   async inspect(options: Abortable = {}): Promise<Inspection> {
-    checkOptions('look at the sandbox', options, {});
-    return this.#handle.perform('inspect', {}, options);
+    return this.#inspect('inspect', options);
   }
 
   /** What its backend can do, and what not. */
   async capabilities(options: Abortable = {}): Promise<readonly Capability[]> {
-    return (await this.inspect(options)).capabilities;
+    return (await this.#inspect('capabilities', options)).capabilities;
   }
 
   /** What it uses. */
@@ -234,7 +237,9 @@ export class Sandbox implements AsyncDisposable, Disposable {
     checked(what, 'the number of copies', copies, count);
     checkOptions(what, options, { ...END, name: text });
     const given = { count: copies, name: options.name, ...endOf(what, options) };
-    return (await this.#handle.perform('fork', given, options)).map((made) => new Sandbox(made));
+    return (await this.#handle.perform('fork', given, options)).map(
+      (made) => new Sandbox(this.#handle.transport, made),
+    );
   }
 
   /** Saves its memory with its disk, and ends all that runs of it, until it is resumed. */
@@ -337,21 +342,20 @@ export class Sandbox implements AsyncDisposable, Disposable {
   }
 
   [inspect.custom](): string {
-    return `Sandbox ${inspect({ id: this.id, name: this.name, leased: this.leased, closed: this.#handle.closed })}`;
+    const { target, closed } = this.#handle;
+    if (target.recorded) return inspect(target);
+    return `Sandbox ${inspect({ id: this.id, name: this.name, leased: this.leased, closed })}`;
   }
 
-  /** Whether it is there and still ends with its lease, as it knows itself, or else the host. */
+  async #inspect(call: string, options: Abortable): Promise<Inspection> {
+    checkOptions('look at the sandbox', options, {});
+    return this.#handle.perform('inspect', {}, options, call);
+  }
+
+  /** Whether it is there and still ends with its lease. */
   async #endsWithLease(options: Abortable): Promise<boolean> {
-    const gone = (failure: unknown): null => {
-      if (failure instanceof NotFound) return null;
-      throw failure;
-    };
     try {
-      const found = await this.#handle
-        .perform('inspect', {}, options)
-        .catch(gone)
-        .catch(() => this.#handle.perform('lookup', { name: this.id }, options).catch(gone));
-      return found !== null && found.state !== 'destroyed' && found.cleanup.kind === 'lease';
+      return await this.#handle.perform('close', {}, options);
     } catch (failure) {
       options.signal?.throwIfAborted();
       // Without its lease it ends by itself, unless it was detached.
@@ -377,4 +381,10 @@ export class Sandbox implements AsyncDisposable, Disposable {
     );
     return this.#ending[how];
   }
+}
+
+async function lookup(transport: Transport, call: string, name: string, options: Abortable): Promise<Inspection> {
+  checked('find the sandbox', 'the name', name, word);
+  checkOptions('find the sandbox', options, {});
+  return transport.perform({ name: 'lookup', arguments: { name }, call, signal: options.signal });
 }

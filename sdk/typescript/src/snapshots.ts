@@ -1,7 +1,7 @@
 import type { Snapshot } from './api.js';
 import { type Abortable, checked, checkOptions, word } from './check.js';
-import { live } from './live/index.js';
 import type { RemovedSnapshot } from './operation.js';
+import { transportOf } from './transport.js';
 
 /** The name or id of a snapshot. */
 export function nameOf(what: string, snapshot: string | Snapshot): string {
@@ -15,20 +15,20 @@ export const snapshots = {
   /** All of them, the oldest first. */
   async list(options: Abortable = {}): Promise<readonly Snapshot[]> {
     checkOptions('list the snapshots', options, {});
-    return live.perform({ name: 'snapshots.list', arguments: {}, signal: options.signal });
+    return transportOf().perform({ name: 'snapshots.list', arguments: {}, signal: options.signal });
   },
 
   /** One of them, with what is damaged in it if anything is. */
   async inspect(snapshot: string | Snapshot, options: Abortable = {}): Promise<Snapshot> {
     const name = nameOf('look at the snapshot', snapshot);
     checkOptions('look at the snapshot', options, {});
-    return live.perform({ name: 'snapshots.inspect', arguments: { name }, signal: options.signal });
+    return transportOf().perform({ name: 'snapshots.inspect', arguments: { name }, signal: options.signal });
   },
 
   /** Removes one. What was restored from it is not disturbed. */
   async remove(snapshot: string | Snapshot, options: Abortable = {}): Promise<RemovedSnapshot> {
     const name = nameOf('remove the snapshot', snapshot);
     checkOptions('remove the snapshot', options, {});
-    return live.perform({ name: 'snapshots.remove', arguments: { name }, signal: options.signal });
+    return transportOf().perform({ name: 'snapshots.remove', arguments: { name }, signal: options.signal });
   },
 };

@@ -9,10 +9,10 @@ import { access } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { type JobInfo, type JobResult, jobEvent, jobInfo, jobResult, plan } from '../api.js';
 import { json, list, oneOf, record, text } from '../decode.js';
-import { errorOf, TransportError } from '../errors.js';
+import { CommandFailed, errorOf, Timeout, TransportError } from '../errors.js';
 import { fileError } from '../host-file.js';
 import { type AttachedArguments, MAX_OUTPUT, type Operation } from '../operation.js';
-import { CommandResult, type Ending, RunResult } from '../results.js';
+import { CommandResult, type Ending, inWords, RunResult } from '../results.js';
 import { call, events, targetOf, tell } from './api.js';
 import { Capture } from './capture.js';
 import { remoteError } from './http.js';
@@ -32,7 +32,7 @@ const MAX_RESULT = 64 << 20;
 const encoding = oneOf('encoding', ['utf-8', 'base64']);
 
 export const commands: Performers<'commands.run' | 'commands.start' | 'commands.list' | 'run' | 'run.plan'> = {
-  'commands.run': runAttached,
+  'commands.run': async (operation) => settled(await runAttached(operation), operation.arguments.check),
   'commands.start': async (operation) => {
     const { tty, idempotencyKey, stdin, ...command } = operation.arguments;
     const { values, warnings } = await readSecrets(command.secrets);
@@ -48,12 +48,25 @@ export const commands: Performers<'commands.run' | 'commands.start' | 'commands.
     return { job, warnings };
   },
   'commands.list': (operation) => call(operation, { path: '/v1/jobs' }, list(jobInfo)),
-  run: runOnce,
+  run: async (operation) => settled(await runOnce(operation), operation.arguments.check),
   'run.plan': async ({ arguments: given, signal }) => {
     const input = [requestLine(onceRequest(given))];
     return plan(await mvmctl({ args: ['run', '--request', '-', '--json', '--dry-run'], input, signal }), 'the plan');
   },
 };
+
+/** Throws what a result is by its caller's wish. */
+function settled<Result extends CommandResult>(result: Result, check = false): Result {
+  const what = 'the command did not succeed';
+  if (result.timedOut) {
+    const hint = 'give it more with timeoutMs; what it wrote is in the result';
+    throw new Timeout({ what, why: 'its time was up, and it was killed with its whole tree', hint }, result);
+  }
+  if (check && !result.ok) {
+    throw new CommandFailed({ what, why: inWords(result), hint: 'what it wrote is in the result' }, result);
+  }
+  return result;
+}
 
 /** Bytes in pieces that a progress can be seen of. */
 export function* sliced(data: Uint8Array): Generator<Uint8Array> {

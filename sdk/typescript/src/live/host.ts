@@ -24,7 +24,7 @@ type OfHost =
   | `snapshots.${'list' | 'inspect' | 'remove'}`
   | `receipts.${'show' | 'verify' | 'open'}`;
 
-const made = record<Omit<Made, 'sandbox' | 'lease'>>('Sandbox', {
+const made = record<Omit<Made, 'sandbox' | 'target' | 'lease'>>('Sandbox', {
   created: ['created', bool],
   warnings: ['warnings', list(text), []],
   missingSecrets: ['missing_secrets', list(text), []],

@@ -43,6 +43,7 @@ type Here =
   | 'wait'
   | 'keep'
   | 'detach'
+  | 'close'
   | 'destroy'
   | 'kill'
   | 'snapshot'
@@ -74,6 +75,7 @@ export const sandboxes: Performers<Here> = {
     const { lease: _, ...end } = endRequest({ ...operation.arguments, lease: false });
     return call(operation, post('/v1/sandbox/detach', end), sandboxInfo);
   },
+  close: endsWithLease,
   destroy,
   kill: (operation) => end('kill', targetOf(operation).id, operation.signal),
   snapshot: (operation) => {
@@ -132,6 +134,18 @@ export async function patiently<T>(timeoutMs: number | null, round: (ms: number)
       if (!(failure instanceof Timeout) || left <= ROUND_MS) throw failure;
     }
   }
+}
+
+/** As it knows itself, or else the host. */
+async function endsWithLease(operation: Operation<'close'>): Promise<boolean> {
+  const gone = (failure: unknown): null => {
+    if (failure instanceof NotFound) return null;
+    throw failure;
+  };
+  const found = await call(operation, { path: '/v1/sandbox' }, inspection)
+    .catch(gone)
+    .catch(() => inspect(targetOf(operation).id, operation.signal).catch(gone));
+  return found !== null && found.state !== 'destroyed' && found.cleanup.kind === 'lease';
 }
 
 async function destroy(operation: Operation<'destroy'>): Promise<DeletionReport> {

@@ -1,6 +1,6 @@
 /**
- * Secrets by reference, `env:VAR` or `file:PATH`, read in this process for the one command that gets them. The rules are
- * mvmctl's; how long a value may be the sandbox says. A value is in no error.
+ * Secrets by reference, read in this process for the one command that gets them. How long a value may be the sandbox says. A
+ * value is in no error.
  *
  * @module
  */
@@ -10,12 +10,11 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { InvalidRequest, MvmError, NotFound } from '../errors.js';
 import { fileError } from '../host-file.js';
+import { type Reference, referenceOf, SECRET_HINT } from '../secrets.js';
 
-const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
 const WORD = /^(?:[a-z]+|[0-9]+|\s+)$/;
 /** One that is longer is refused; more need not be read. */
 const MAX_VALUE = 64 << 10;
-const HINT = 'a secret is a reference: env:VAR, a variable of this process, or file:PATH';
 
 /** Values by name, and what there is to say about how they are kept. */
 export interface Secrets {
@@ -28,11 +27,7 @@ export async function readSecrets(references: Readonly<Record<string, string>> =
   const values: [string, string][] = [];
   const warnings: string[] = [];
   for (const [name, reference] of Object.entries(references)) {
-    if (!NAME.test(name)) {
-      const why = "its name is no variable's: letters, digits and _, not a digit first, at most 128 bytes";
-      throw new InvalidRequest({ what: 'cannot use a secret', why, hint: HINT });
-    }
-    const { value, exposed } = await readValue(`cannot use the secret ${name}`, reference);
+    const { value, exposed } = await readValue(`cannot use the secret ${name}`, referenceOf(name, reference));
     if (exposed) warnings.push(`the secret ${name} is in a file that others may read: ${exposed} (chmod 600)`);
     if (WORD.test(value)) {
       warnings.push(`the secret ${name} looks like a word: where it is redacted it shows itself`);
@@ -43,14 +38,10 @@ export async function readSecrets(references: Readonly<Record<string, string>> =
   return { values: Object.fromEntries(values), warnings };
 }
 
-async function readValue(what: string, reference: string): Promise<{ value: string; exposed: string }> {
-  const [, kind, place = ''] = /^(env|file):(.*)$/s.exec(reference) ?? [];
-  if (kind === 'file' && place !== '' && !place.includes('\0')) return fileValue(what, resolve(place));
-  if (kind !== 'env' || !NAME.test(place)) {
-    throw new InvalidRequest({ what, why: 'its value may not be given here, only where it is', hint: HINT });
-  }
+async function readValue(what: string, { kind, place }: Reference): Promise<{ value: string; exposed: string }> {
+  if (kind === 'file') return fileValue(what, resolve(place));
   const value = process.env[place];
-  if (value === undefined) throw new NotFound({ what, why: `the variable ${place} is not set`, hint: HINT });
+  if (value === undefined) throw new NotFound({ what, why: `the variable ${place} is not set`, hint: SECRET_HINT });
   return { value, exposed: '' };
 }
 
@@ -60,7 +51,7 @@ async function fileValue(what: string, path: string): Promise<{ value: string; e
     // Not blocked by a pipe, which is refused below.
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const found = await file.stat();
-    if (!found.isFile()) throw new InvalidRequest({ what, why: `${path} is no regular file`, hint: HINT });
+    if (!found.isFile()) throw new InvalidRequest({ what, why: `${path} is no regular file`, hint: SECRET_HINT });
     const { buffer, bytesRead } = await file.read(Buffer.alloc(MAX_VALUE + 3), 0, MAX_VALUE + 3, 0);
     const value = decode(what, buffer.subarray(0, bytesRead)).replace(/\r?\n$/, '');
     return { value, exposed: found.mode & 0o077 ? path : '' };
