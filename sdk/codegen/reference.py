@@ -22,6 +22,7 @@ parameters and are awaited; what is iterated over here is iterated over with `as
 # What is on the page, in this order, by the modules that define it.
 SECTIONS = {
     "Calls": ("_sync/sandbox", "_sync/commands", "_sync/files", "_sync/ports", "_sync/logs", "_sync/machine"),
+    "Declarations": ("_declare",),
     "Types": ("_core/check", "_core/receipts", "_core/sandboxes", "_api"),
     "Errors": ("_errors",),
 }
@@ -124,12 +125,24 @@ def render(root: Path, read: Read) -> str:
     """The page."""
     page, package = [HEAD.rstrip()], Package(root, read)
     sections = package.sections()
-    contents = [f"- [{title}](#{title.lower()}): " + ", ".join(f"[`{one.name}`](#{one.name.lower()})" for one in entries)
+    anchors = _anchors([name for title, entries in sections.items() for name in (title, *(one.name for one in entries))])
+    contents = [f"- [{title}](#{anchors[title]}): " + ", ".join(f"[`{one.name}`](#{anchors[one.name]})" for one in entries)
                 for title, entries in sections.items()]
     page.append("\n".join(contents))
     for title, entries in sections.items():
         page += [f"## {title}", *(part for one in entries for part in (f"### {one.name}", *_entry(package, one)))]
     return "\n\n".join(page) + "\n"
+
+
+def _anchors(headings: list[str]) -> dict[str, str]:
+    """What each heading of a page is linked to by. Those that differ only in case are numbered, as they are where it is shown."""
+    seen: dict[str, int] = {}
+    anchors = {}
+    for heading in headings:
+        name = heading.lower()
+        anchors[heading] = f"{name}-{seen[name]}" if name in seen else name
+        seen[name] = seen.get(name, 0) + 1
+    return anchors
 
 
 def _entry(package: Package, entry: Entry) -> list[str]:

@@ -39,6 +39,7 @@ const CALLED = [
 const GIVEN = ['check', 'options', 'sandbox', 'run', 'commands', 'files', 'ports', 'logs', 'receipts'];
 const SECTIONS = [
   ['Calls', CALLED, (node) => !isType(node)],
+  ['Declarations', ['declare'], () => true],
   ['Options', GIVEN, isType],
   ['Types', ['operation', 'receipt', 'api'], isType],
   ['Errors', ['errors'], () => true],
@@ -89,8 +90,9 @@ function render() {
   const shown = new Set(sections.flatMap(({ entries }) => entries.map((entry) => entry.name)));
   const left = [...names].filter((name) => !shown.has(name));
   if (left.length > 0) throw new Error(`no section of the reference has ${left.join(', ')}`);
+  for (const { title, entries } of sections) for (const { name } of [{ name: title }, ...entries]) addAnchor(name);
   const contents = sections.map(
-    ({ title, entries }) => `- [${title}](#${title.toLowerCase()}): ${entries.map(link).join(', ')}`,
+    ({ title, entries }) => `- [${title}](#${anchors.get(title)}): ${entries.map(link).join(', ')}`,
   );
   const body = sections.flatMap(({ title, entries }) => [`## ${title}`, ...entries.flatMap(entryOf)]);
   return `${[HEAD, contents.join('\n'), ...body].join('\n\n')}\n`;
@@ -102,7 +104,15 @@ function compare(one, other) {
   return at < 0 ? 0 : one[at] - other[at];
 }
 
-const link = ({ name }) => `[\`${name}\`](#${name.toLowerCase()})`;
+/** What each heading is linked to by. Those that differ only in case are numbered, as they are where the page is shown. */
+const anchors = new Map();
+function addAnchor(heading) {
+  const name = heading.toLowerCase();
+  const before = [...anchors.keys()].filter((one) => one.toLowerCase() === name).length;
+  anchors.set(heading, before > 0 ? `${name}-${before}` : name);
+}
+
+const link = ({ name }) => `[\`${name}\`](#${anchors.get(name)})`;
 const code = (text) => `\`\`\`ts\n${text}\n\`\`\``;
 
 /** What there is to say about an export, in paragraphs. */
@@ -213,7 +223,7 @@ const textOf = (node) => linked((ts.getTextOfJSDocComment(node.comment) ?? '').t
 function linked(text) {
   return text.replace(/\{@link\s+([\w.]+)\s*\}/g, (_, target) => {
     const [first = ''] = target.split('.');
-    return names.has(first) ? `[\`${target}\`](#${first.toLowerCase()})` : `\`${target}\``;
+    return names.has(first) ? `[\`${target}\`](#${anchors.get(first)})` : `\`${target}\``;
   });
 }
 

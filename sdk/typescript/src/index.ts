@@ -55,6 +55,27 @@ export {
   type StartOptions,
 } from './commands.js';
 export {
+  type AppOptions,
+  app,
+  type BaseImage,
+  debian,
+  type Entrypoint,
+  entrypointCommand,
+  entrypointFunction,
+  image,
+  type LocalPath,
+  literal,
+  localPath,
+  type Network,
+  network,
+  type PortBinding,
+  port,
+  type Resources,
+  resources,
+  secret,
+  type Variable,
+} from './declare.js';
+export {
   AlreadyExists,
   BackendUnsupported,
   ClosedHandle,

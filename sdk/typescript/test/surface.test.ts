@@ -48,7 +48,9 @@ test('the package exports this and no more', () => {
     'Secrets',
   ];
   const own = [...classes, 'MvmError', 'gc', 'receipts', 'run', 'snapshots'];
-  assert.deepEqual(Object.keys(sdk).sort(), [...own, ...ERRORS].sort());
+  const declarations = ['app', 'debian', 'entrypointCommand', 'entrypointFunction', 'image', 'literal', 'localPath'];
+  declarations.push('network', 'port', 'resources', 'secret');
+  assert.deepEqual(Object.keys(sdk).sort(), [...own, ...declarations, ...ERRORS].sort());
 });
 
 test('there is an error class for each code, and all have the same fields', async () => {
@@ -185,4 +187,18 @@ test('what comes back has this and no more', async (t) => {
     'verified',
     'write',
   ]);
+});
+
+test('what is declared is left as it is', () => {
+  const serve = (count: number) => 'served'.repeat(count);
+  const declared = sdk.app({
+    name: 'web',
+    source: sdk.localPath('.', { include: ['src/**'] }),
+    image: sdk.debian({ packages: ['nodejs'] }),
+    env: { LANG: sdk.literal('C'), TOKEN: sdk.secret('env:TOKEN') },
+    network: sdk.network({ ports: [sdk.port({ guest: 80, host: 0 })] }),
+    entrypoint: sdk.entrypointCommand(['true']),
+  })(serve);
+  assert.equal(declared, serve);
+  assert.equal(sdk.app({ name: 'x', image: sdk.image('base') })(serve), serve);
 });

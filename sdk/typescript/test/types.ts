@@ -4,6 +4,7 @@
  * @module
  */
 
+import * as mvm from '@mvm/sdk';
 import {
   type CommandResult,
   type DeletionReport,
@@ -152,4 +153,32 @@ export async function ends(sandbox: Sandbox): Promise<void> {
     default:
       cleanup satisfies never;
   }
+}
+
+export const declared = mvm.app({
+  name: 'web',
+  source: mvm.localPath('.', { include: ['src/**'] }),
+  image: mvm.debian({ packages: ['nodejs'] }),
+  resources: mvm.resources({ cpus: 2 }),
+  network: mvm.network({ ports: [mvm.port({ guest: 80, host: 0 })] }),
+  env: { A: mvm.literal('1'), B: mvm.secret('env:B') },
+  entrypoint: mvm.entrypointFunction({ module: 'src/web.ts', function: 'declared' }),
+  ttlMs: 60_000,
+  onExpiry: 'cold',
+})(async (count: number) => `${count}`);
+
+export async function declarations(): Promise<void> {
+  is<string>()(await declared(1));
+  // @ts-expect-error
+  await declared('1');
+  // @ts-expect-error
+  mvm.app({});
+  // @ts-expect-error
+  mvm.app({ name: 'a', env: { A: '1' } });
+  // @ts-expect-error
+  mvm.app({ name: 'a', onExpiry: 'later' });
+  // @ts-expect-error
+  mvm.network({ mode: 'allow' });
+  // @ts-expect-error
+  mvm.port({ guest: 80 });
 }

@@ -62,6 +62,19 @@ from ._async.sandbox import AsyncSandbox
 from ._core.check import PortSpec
 from ._core.receipts import Logged, Opened, Opening, Receipt, Refusal, Verification
 from ._core.sandboxes import Collected, RemovedSnapshot
+from ._declare import (
+    app,
+    debian,
+    entrypoint_command,
+    entrypoint_function,
+    image,
+    literal,
+    local_path,
+    network,
+    port,
+    resources,
+    secret,
+)
 from ._errors import (
     AlreadyExists,
     BackendUnsupported,
@@ -184,12 +197,23 @@ __all__ = [
     "TtlCleanup",
     "Verification",
     "Written",
+    "app",
     "async_gc",
     "async_receipts",
     "async_run",
     "async_snapshots",
+    "debian",
+    "entrypoint_command",
+    "entrypoint_function",
     "gc",
+    "image",
+    "literal",
+    "local_path",
+    "network",
+    "port",
     "receipts",
+    "resources",
     "run",
+    "secret",
     "snapshots",
 ]

@@ -85,3 +85,28 @@ def caught() -> None:
         assert_type(error.hint, str)
         assert_type(error.errno, int | None)
         assert_type(error.code, mvm.ErrorCode)
+
+
+@mvm.app(
+    name="web",
+    source=mvm.local_path(".", include=["**/*.py"]),
+    image=mvm.debian(packages=["nodejs"]),
+    resources=mvm.resources(cpus=2),
+    network=mvm.network(ports=[mvm.port(guest=80, host=0)]),
+    env={"A": mvm.literal("1"), "B": mvm.secret("env:B")},
+    entrypoint=mvm.entrypoint_function(module="web", function="declared"),
+    ttl=60.5,
+    on_expiry="cold",
+)
+def declared(count: int) -> str:
+    return str(count)
+
+
+def declarations() -> None:
+    assert_type(declared(1), str)
+    declared("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    mvm.app()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    mvm.app(name="a", env={"A": "1"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    mvm.app(name="a", on_expiry="later")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    mvm.network(mode="allow")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    mvm.port(guest=80)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
