@@ -14,6 +14,7 @@
 
 mod align;
 mod check;
+pub mod declare;
 mod diff;
 mod model;
 mod read;

@@ -57,8 +57,22 @@ pub fn read(bytes: &[u8]) -> Result<Workload, Refusal> {
         return Err(Refusal::invalid("", format!("it is larger than {} MiB", MAX_BYTES >> 20)));
     }
     let (document, workload): (Value, Workload) = versioned(bytes, SCHEMA)?;
+    sound(&document, workload)
+}
+
+/// As [`read`], of a document of this version that was put together here.
+pub(crate) fn understood(document: &Value) -> Result<Workload, Refusal> {
+    let workload: Workload = serde_path_to_error::deserialize(document).map_err(|e| {
+        let why = said(e.inner());
+        Refusal::invalid(pointer(e.path()), why)
+    })?;
+    sound(document, workload)
+}
+
+/// What was read of a document, if it holds all of that and makes sense.
+fn sound(document: &Value, workload: Workload) -> Result<Workload, Refusal> {
     let understood = serde_json::to_value(&workload).map_err(|e| Refusal::invalid("", e))?;
-    is_held(&document, &understood, "")?;
+    is_held(document, &understood, "")?;
     check::check(&workload)?;
     Ok(workload)
 }
@@ -120,6 +134,12 @@ fn said(e: &serde_json::Error) -> String {
     let expected = text.rsplit_once(", expected ").map(|(_, expected)| expected);
     let shown = match (text.split(": ").next(), expected) {
         (Some("invalid type" | "invalid value" | "invalid length"), Some(expected)) => {
+            let expected = match expected {
+                "u16" => "a whole number from 0 to 65535",
+                "u32" => "a whole number from 0 to 4294967295",
+                "u64" => "a whole number from 0",
+                other => other,
+            };
             format!("{expected} belongs here")
         }
         (Some("invalid type" | "invalid value" | "invalid length"), None) => "another value belongs here".to_owned(),
@@ -130,7 +150,10 @@ fn said(e: &serde_json::Error) -> String {
         }
         _ => text.to_owned(),
     };
-    format!("{shown} (line {}, column {})", e.line(), e.column())
+    match e.line() {
+        0 => shown,
+        line => format!("{shown} (line {line}, column {})", e.column()),
+    }
 }
 
 fn pointer(path: &serde_path_to_error::Path) -> String {
