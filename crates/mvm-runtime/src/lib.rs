@@ -32,6 +32,7 @@ pub mod sandboxes;
 pub mod secrets;
 pub mod setup;
 pub mod snapshots;
+pub mod source;
 pub mod stamp;
 pub mod store;
 pub mod supervisor;

@@ -8,6 +8,7 @@ use mvm_runtime::text::harmless;
 use mvm_runtime::{Error, ErrorCode, Result, workload};
 use serde_json::json;
 
+use crate::input::Found;
 use crate::script::record;
 use crate::{input, output};
 
@@ -16,15 +17,17 @@ use crate::{input, output};
 #[command(
     after_help = "A bundle is a workload (mvm.workload/v1) with all that it names by digest: a directory, or one file if \
     its name ends in .tar.zst. What it is made of decides every byte of it. Without --out the workload is printed.\n\n\
+    What a source file declares (@mvm.app in Python, mvm.app in TypeScript) is read from its syntax: nothing of it is \
+    imported or run.\n\n\
     With --record the script runs on this host, with the interpreter for its ending and with all that you may do: its SDK \
     starts no sandbox and writes down what would be done with one.\n\nExamples:\n  \
-    mvmctl compile --record ./agent.py --out agent.bundle\n  mvmctl compile workload.json --out web.tar.zst\n  \
+    mvmctl compile ./web.py --out web.bundle\n  mvmctl compile --record ./agent.py --out agent.bundle\n  mvmctl compile workload.json --out web.tar.zst\n  \
     mvmctl run --mode record --out calls.json ./agent.ts && mvmctl compile --from-recording calls.json | mvmctl plan -",
     override_usage = "mvmctl compile [OPTIONS] <INPUT>\n       mvmctl compile --record [OPTIONS] <SCRIPT> [ARG]...\n       \
     mvmctl compile --from-recording <FILE> [OPTIONS]"
 )]
 pub struct CompileArgs {
-    /// A workload's document or bundle, or with --record a script; - is a document on standard input
+    /// A source file that declares a workload (.py, .ts), a document or a bundle; - is a document on standard input
     #[arg(value_name = "INPUT", required_unless_present = "from_recording")]
     pub input: Option<PathBuf>,
     /// Run the script INPUT on this host, and compile what its SDK would do
@@ -49,29 +52,33 @@ pub struct CompileArgs {
 
 /// Runs the verb.
 pub fn compile(args: &CompileArgs) -> u8 {
-    let compiled = || {
+    let compiled = || -> Found<()> {
         let bundle = bundle(args)?;
         let digest = workload::digest(bundle.workload())?;
         match &args.out {
-            Some(out) => bundle.write(out).map(|()| report(args, &bundle, &digest, out)),
-            None => print(&bundle),
+            Some(out) => {
+                bundle.write(out)?;
+                report(args, &bundle, &digest, out);
+            }
+            None => print(&bundle)?,
         }
+        Ok(())
     };
-    compiled().map_or_else(|error| output::error(&error, args.json), |()| output::SUCCESS)
+    compiled().map_or_else(|failure| failure.report(args.json), |()| output::SUCCESS)
 }
 
-fn bundle(args: &CompileArgs) -> Result<Bundle> {
+fn bundle(args: &CompileArgs) -> Found<Bundle> {
     if let Some(file) = &args.from_recording {
-        return input::recording(&input::shown(file), &input::bytes(file, mvm_ir::MAX_RECORDING_BYTES)?);
+        return Ok(input::recording(&input::shown(file), &input::bytes(file, mvm_ir::MAX_RECORDING_BYTES)?)?);
     }
     let Some(path) = &args.input else {
-        return Err(Error::new(ErrorCode::InvalidRequest, "cannot compile", "nothing was named"));
+        return Err(Error::new(ErrorCode::InvalidRequest, "cannot compile", "nothing was named").into());
     };
     if args.record {
         let recording = record::record(path, &args.arguments, args.quiet || args.json)?;
-        return input::recording(&format!("of {}", path.display()), &recording);
+        return Ok(input::recording(&format!("of {}", path.display()), &recording)?);
     }
-    input::bundle(path)
+    input::bundle(path, args.out.as_deref())
 }
 
 /// Prints the document as it is in a bundle.

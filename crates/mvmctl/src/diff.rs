@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use mvm_ir::Change;
 use mvm_runtime::text::harmless;
-use mvm_runtime::{Error, ErrorCode, Result, secrets, workload};
+use mvm_runtime::{Error, ErrorCode, secrets, workload};
 use serde_json::{Value, json};
 
+use crate::input::Found;
 use crate::{input, output};
 
 /// What a comparison says it is.
@@ -24,10 +25,10 @@ const CHANGED: u8 = 1;
     git show HEAD:workload.json | mvmctl diff - workload.json"
 )]
 pub struct DiffArgs {
-    /// The document or bundle of the workload as it was; - is a document on standard input
+    /// The workload as it was: a document, a bundle, or a source file that declares it; - is standard input
     #[arg(value_name = "BEFORE")]
     pub before: PathBuf,
-    /// The document or bundle of the workload as it is now; - is a document on standard input
+    /// The workload as it is now, likewise
     #[arg(value_name = "AFTER")]
     pub after: PathBuf,
     /// Print the changes as JSON, with whole values
@@ -46,14 +47,14 @@ struct Comparison {
 pub fn diff(args: &DiffArgs) -> u8 {
     match compare(&args.before, &args.after) {
         Ok(comparison) => print(&comparison, args.json),
-        Err(error) => output::error(&error, args.json),
+        Err(failure) => failure.report(args.json),
     }
 }
 
-fn compare(before: &Path, after: &Path) -> Result<Comparison> {
+fn compare(before: &Path, after: &Path) -> Found<Comparison> {
     if [before, after].into_iter().all(input::is_stdin) {
         let (what, why) = ("cannot compare the workloads", "only one of them can be on standard input");
-        return Err(Error::new(ErrorCode::InvalidRequest, what, why).hint("mvmctl diff - workload.json"));
+        return Err(Error::new(ErrorCode::InvalidRequest, what, why).hint("mvmctl diff - workload.json").into());
     }
     let (before, after) = (input::workload(before)?, input::workload(after)?);
     let mut changes = mvm_ir::diff(&before, &after);

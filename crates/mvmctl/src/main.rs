@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod commands;
 mod compile;
+mod declared;
 mod diff;
 mod doctor;
 mod evidence;

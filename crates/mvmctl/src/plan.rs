@@ -9,17 +9,18 @@ use mvm_runtime::workload::{self, WorkloadPlan};
 use mvm_runtime::{ErrorCode, Home, Result};
 use serde_json::json;
 
+use crate::input::Found;
 use crate::{input, output};
 
 /// `mvmctl plan`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A workload is a JSON document (mvm.workload/v1): an image, files, environment, ports, what runs. Nothing of \
-    it happens here, and no secret is read.\n\nExit status: 126 if something of it would be refused.\n\nExamples:\n  \
-    mvmctl plan workload.json\n  mvmctl plan - < workload.json\n  mvmctl policy schema workload"
+    after_help = "A workload is a JSON document (mvm.workload/v1): an image, files, environment, ports, what runs. A file of \
+    Python or TypeScript may declare one: it is read, and not run. Nothing happens here, and no secret is read.\n\nExit status: 126 if something of it would be refused.\n\nExamples:\n  \
+    mvmctl plan workload.json\n  mvmctl plan ./web.py\n  mvmctl plan - < workload.json\n  mvmctl policy schema workload"
 )]
 pub struct PlanArgs {
-    /// The workload's document or bundle; - is a document on standard input
+    /// The workload's document or bundle, or a source file that declares it; - is a document on standard input
     #[arg(value_name = "INPUT")]
     pub input: PathBuf,
     /// Print the plan as JSON
@@ -29,8 +30,8 @@ pub struct PlanArgs {
 
 /// Runs the verb.
 pub fn show(args: &PlanArgs) -> u8 {
-    let planned = || plan(&input::workload(&args.input)?, args.json);
-    planned().unwrap_or_else(|error| output::error(&error, args.json))
+    let planned = || -> Found<u8> { Ok(plan(&input::workload(&args.input)?, args.json)?) };
+    planned().unwrap_or_else(|failure| failure.report(args.json))
 }
 
 /// Plans a workload, prints that, and returns the status that says whether it is allowed.

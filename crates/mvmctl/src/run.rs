@@ -29,7 +29,7 @@ const READER_GONE: u8 = 141;
 pub fn run(args: RunArgs) -> u8 {
     let json = args.json;
     if let Some(mode) = args.mode {
-        return script::run(mode, &args).unwrap_or_else(|error| output::error(&error, json));
+        return script::run(mode, &args).unwrap_or_else(|failure| failure.report(json));
     }
     if args.request.is_none() && !args.is_behind_dashes() {
         return output::error(&script::unclear(&args.command), json);

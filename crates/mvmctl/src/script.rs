@@ -15,16 +15,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::args::{Mode, RunArgs};
+use crate::input::Found;
 use crate::{output, signals};
 
 /// What the user may send, and the script is to get.
 const SIGNALS: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
 /// Runs `mvmctl run --mode MODE`, and returns its exit status.
-pub fn run(mode: Mode, args: &RunArgs) -> Result<u8> {
+pub fn run(mode: Mode, args: &RunArgs) -> Found<u8> {
     let invalid = |what: &str, why: &str| Error::new(ErrorCode::InvalidRequest, what, why);
     let [script, arguments @ ..] = args.command.as_slice() else {
-        return Err(invalid("cannot run a script", "none was named").hint("mvmctl run --mode live ./x.py"));
+        return Err(invalid("cannot run a script", "none was named").hint("mvmctl run --mode live ./x.py").into());
     };
     let script = Path::new(script);
     let only = |given: bool, option: &str, mode: &str| match given {
@@ -38,8 +39,8 @@ pub fn run(mode: Mode, args: &RunArgs) -> Result<u8> {
     only(args.policy.profile.is_some() && mode != Mode::Live, "--profile", "live")?;
     only(args.receipt.is_some() && mode != Mode::Live, "--receipt", "live")?;
     match mode {
-        Mode::Live => live::run(script, arguments, args),
-        Mode::Record => record::run(script, arguments, args),
+        Mode::Live => Ok(live::run(script, arguments, args)?),
+        Mode::Record => Ok(record::run(script, arguments, args)?),
         Mode::Plan => record::plan(script, arguments, args),
     }
 }

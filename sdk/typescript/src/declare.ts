@@ -100,7 +100,7 @@ export function localPath(
 }
 
 /** Debian, with packages of the distribution besides what the image `debian` has. */
-export function debian({ packages = [] }: { readonly packages?: readonly string[] } = {}): BaseImage {
+export function debian({ packages }: { readonly packages: readonly string[] }): BaseImage {
   return { kind: 'image', name: 'debian', packages };
 }
 

@@ -9,7 +9,8 @@ use mvm_runtime::{Error, ErrorCode, Home, Result};
 
 use super::{attend, command, exit_status, what};
 use crate::args::RunArgs;
-use crate::{input, output, plan, replace};
+use crate::input::Found;
+use crate::{declared, input, output, plan, replace};
 
 /// Runs the script, and writes its recording where it is wanted.
 pub fn run(script: &Path, arguments: &[String], args: &RunArgs) -> Result<u8> {
@@ -29,11 +30,16 @@ pub fn run(script: &Path, arguments: &[String], args: &RunArgs) -> Result<u8> {
     Ok(output::SUCCESS)
 }
 
-/// Runs the script, and shows what would be allowed of what it would do.
-pub fn plan(script: &Path, arguments: &[String], args: &RunArgs) -> Result<u8> {
+/// Shows what would be allowed of what the script declares; of one that declares nothing, runs it, and shows what would be
+/// allowed of what it would do.
+pub fn plan(script: &Path, arguments: &[String], args: &RunArgs) -> Found<u8> {
+    let declared = declared::language(script).map(|language| declared::bundle(script, language, None)).transpose()?;
+    if let Some(bundle) = declared.flatten() {
+        return Ok(plan::plan(bundle.workload(), args.json)?);
+    }
     let recording = record(script, arguments, args.quiet || args.json)?;
     let bundle = input::recording(&format!("of {}", script.display()), &recording)?;
-    plan::plan(bundle.workload(), args.json)
+    Ok(plan::plan(bundle.workload(), args.json)?)
 }
 
 /// Runs a script and returns its recording. What it prints goes to standard error.

@@ -113,7 +113,7 @@ def local_path(path: str, *, include: Sequence[str] = (), exclude: Sequence[str]
     return LocalPath(path, tuple(include), tuple(exclude))
 
 
-def debian(*, packages: Sequence[str] = ()) -> Image:
+def debian(*, packages: Sequence[str]) -> Image:
     """Debian, with packages of the distribution besides what the image `debian` has."""
     return Image("debian", tuple(packages))
 
