@@ -56,10 +56,16 @@ pub struct Lane {
     pub samples: Vec<f64>,
 }
 
+/// What the lane `compile` reads.
+const DECLARATION: &str = "import mvm\n\n@mvm.app(name='web', source=mvm.local_path('.'), image=mvm.image('debian'), \
+    network=mvm.network(ports=[mvm.port(guest=8000, host=0)]), env={'LANG': mvm.literal('C.UTF-8')}, \
+    entrypoint=mvm.entrypoint_function(module='web', function='serve'), ttl=3600)\ndef serve():\n    pass\n";
+
 /// Names of all lanes, in the order of the report.
-const LANES: [(&str, &str, Unit, &str); 27] = [
+const LANES: [(&str, &str, Unit, &str); 28] = [
     ("qemu-start", "bare QEMU process to its control socket", Unit::Milliseconds, "the yardstick"),
     ("version", "mvmctl --version", Unit::Milliseconds, "5 ms"),
+    ("compile", "mvmctl compile of a file that declares a workload", Unit::Milliseconds, "30 ms"),
     ("run-base", "mvmctl run --image base -- true", Unit::Milliseconds, "8 × qemu-start"),
     ("run-restrictive", "the same with --profile restrictive", Unit::Milliseconds, ""),
     ("run-receipt", "run-base with --receipt FILE", Unit::Milliseconds, "run-base + 10 ms"),
@@ -166,6 +172,12 @@ fn process_lane(name: &str, home: &Home, host: &Host, round: usize, samples: usi
     match name {
         "qemu-start" => bare_qemu(host).map(Some),
         "version" => own(&["--version"]),
+        "compile" => {
+            let dir = home.staging("bench")?;
+            let file = dir.path().join("web.py");
+            std::fs::write(&file, DECLARATION).map_err(|e| Error::io("cannot write a declaration", e))?;
+            own(&["compile", "--quiet", &file.display().to_string()])
+        }
         "run-base" => own(&["run", "--quiet", "--image", "base", "--", "true"]),
         "run-restrictive" => own(&["run", "--quiet", "--image", "base", "--profile", "restrictive", "--", "true"]),
         "run-receipt" => {
