@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import jsonschema
 import yaml
@@ -80,12 +80,26 @@ def _read(path: Path, validator: jsonschema.Draft202012Validator) -> tuple[Any, 
 
 def problems_of(case: Any, id: str, validator: jsonschema.Draft202012Validator) -> list[str]:
     """What is wrong with a case by itself."""
-    errors = sorted(validator.iter_errors(case), key=lambda error: list(map(str, error.path)))
+    errors = _errors(case, validator)
+    if not errors and (recorded := list(_recorded(case))):
+        errors = [f"of what is recorded, {error}" for error in _errors({**case, "steps": recorded}, validator)]
     if errors:
-        return [f"at {'/'.join(map(str, error.path)) or 'its root'}: {error.message[:300]}" for error in errors]
+        return errors
     if case["id"] != id:
         return [f"its id is {case['id']}"]
     return _unknown_variables(case)
+
+
+def _errors(case: Any, validator: jsonschema.Draft202012Validator) -> list[str]:
+    errors = sorted(validator.iter_errors(case), key=lambda error: list(map(str, error.path)))
+    return [f"at {'/'.join(map(str, error.path)) or 'its root'}: {error.message[:300]}" for error in errors]
+
+
+def _recorded(case: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Calls that are recorded, as the steps whose arguments they have."""
+    for step in case["steps"]:
+        for call in step["args"]["calls"] if step["op"] == "record" else ():
+            yield {"op": call["op"], "args": {"sandbox": "recorded", **call.get("args", {})}, "expect": {".": {"present": True}}}
 
 
 def _unknown_variables(case: dict[str, Any]) -> list[str]:

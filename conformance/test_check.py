@@ -237,7 +237,14 @@ class TheSuiteIsInOrder(unittest.TestCase):
             {"op": "join", "args": {"of": "nothing"}, "expect": {"x": 1}}, {**good, "skip": True},
             {"op": "inspect", "args": {"sandbox": "${nowhere}"}, "expect": {"state": "running"}},
         ]
-        for step in bad:
+        call = {"op": "files.write", "args": {"path": "/a", "text": "b"}}
+        record = {"create": {"image": "base"}, "calls": [call, {"op": "close"}], "out": "out"}
+        recorded: list[dict[str, Any]] = [
+            {"create": {"argv": ["true"]}}, {"out": None}, {"calls": [{"op": "list"}]}, {"calls": [{"op": "files.write"}]},
+            {"calls": [{**call, "args": {**call["args"], "nope": 1}}]}, {"calls": [{**call, "args": {**call["args"], "sandbox": "a"}}]},
+        ]
+        self.assertEqual([], problems(steps=[{**good, "op": "record", "args": record}]))
+        for step in [*bad, *({**good, "op": "record", "args": {**record, **change}} for change in recorded)]:
             self.assertTrue(problems(steps=[step]), step)
         for change in ({"steps": []}, {"id": "other-id"}, {"skip": ["cli"]}, {"shows": None}):
             self.assertTrue(problems(**change), change)

@@ -36,6 +36,8 @@ def record(
     driver keeps for a case; what `clean` ends was left behind.
     """
     known = suite.load().cases
+    # What cases make on this host has the same permissions everywhere: they are in what is recorded.
+    os.umask(0o022)
     emit({"type": "header", "surface": surface, "methods": methods, "packages": packages})
     for id in ids or known:
         print(f"{surface}: {id}", file=sys.stderr, flush=True)

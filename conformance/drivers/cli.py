@@ -7,6 +7,7 @@ Emits a transcript and judges nothing. Usage: drivers/cli.py [CASE…], with mvm
 import base64
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,16 @@ from typing import Any, Callable
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import httpx  # noqa: E402
+import recording  # noqa: E402
 import transcript  # noqa: E402
 
 # Longer than anything in the cases takes; a command that is not back by then hangs.
 LIMIT_SECONDS = 60
 # Content up to here is in the transcript as it is, beyond as its digest.
 SHOWN_BYTES = 4096
+# A program that does calls with the Python SDK, and the environment that has this SDK.
+PROGRAM = Path(__file__).resolve().parent / "python_record.py"
+ENVIRONMENT = transcript.suite.HERE.parent / "target/sdks/venv"
 # Verbs with verbs below them, each of which is a method.
 GROUPS = ("fs", "port", "receipt", "secret", "snapshot")
 
@@ -33,9 +38,10 @@ class Call:
     """One process of mvmctl, and how what it prints becomes a result or an error."""
 
     def __init__(
-        self, argv: list[str], read: Callable[["Call"], Any], stdin: bytes | None = None, take: int | None = None
+        self, argv: list[str], read: Callable[["Call"], Any], stdin: bytes | None = None, take: int | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
-        self.argv, self.read, self.stdin, self.take = argv, read, stdin, take
+        self.argv, self.read, self.stdin, self.take, self.env = argv, read, stdin, take, {**os.environ, **(env or {})}
         self.methods = [" ".join(argv[:2]) if argv[0] in GROUPS else argv[0]]
         self.stdout = self.stderr = b""
 
@@ -43,7 +49,7 @@ class Call:
         self.process = subprocess.Popen(
             ["mvmctl", *self.argv],
             stdin=subprocess.DEVNULL if self.stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.env,
         )
 
     def finish(self) -> dict[str, Any]:
@@ -239,11 +245,7 @@ def write(args: Args) -> Call:
     said = ["fs", "write", "--json"]
     said += options(args, owner="--owner", append="--append", sync="--sync", parents="--parents")
     said += [f"--mode={args['mode']:o}"] if "mode" in args else []
-    if "pattern" in args:
-        data = bytes((i * 2654435761 >> 13) & 255 for i in range(args["pattern"]))
-    else:
-        data = args["text"].encode() if "text" in args else base64.b64decode(args["base64"])
-    return Call([*said, args["sandbox"], args["path"]], as_object, data)
+    return Call([*said, args["sandbox"], args["path"]], as_object, recording.file_content(args))
 
 
 def fs(verb: str, args: Args, read: Callable[[Call], Any] = as_object) -> Call:
@@ -329,6 +331,17 @@ def opening(args: Args) -> Call:
     return Call(["receipt", "open", "--json", *options(args, value="--value"), args["path"], args["field"]], keep)
 
 
+def record(args: Args) -> Call:
+    def bundle(call: Call) -> Any:
+        return recording.bundle(as_object(call), args["out"])
+    said = ["compile", "--json", "--out", args["out"]]
+    if args.get("through") == "script":
+        program = ["--record", str(PROGRAM), "sync", json.dumps(args)]
+        return Call([*said, *program], bundle, env={"VIRTUAL_ENV": str(ENVIRONMENT)})
+    written = recording.written_down(args["create"], args["calls"])
+    return Call([*said, "--from-recording", "-"], bundle, json.dumps(written).encode())
+
+
 def end(verb: str, down: list[str], read: Callable[[Call], Any]) -> Callable[[Args], Call]:
     def call(args: Args) -> Call:
         return Call([*(down if args.get("down") else [verb]), "--json", args["sandbox"]], read)
@@ -388,6 +401,7 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "files.copy_in": lambda args: Call(["cp", "--json", args["host"], f"{args['sandbox']}:{args['path']}"], as_object),
     "files.copy_out": lambda args: Call(["cp", "--json", f"{args['sandbox']}:{args['path']}", args["host"]], as_object),
     "logs": logs,
+    "record": record,
     "receipt": receipt,
     "receipts.verify": verify,
     "receipts.open": opening,

@@ -52,11 +52,16 @@ def seconds(ms: int | None) -> float | None:
     return None if ms is None else ms / 1000
 
 
+def time_to_live(args: Args) -> float | None:
+    """In seconds; what is null in a case has no end."""
+    return math.inf if "ttl_ms" in args and args["ttl_ms"] is None else seconds(args.get("ttl_ms"))
+
+
 def ending(args: Args) -> Args:
     """Of a sandbox that goes on without its maker, unless it has a lease."""
     if args.get("lease"):
         return {"lease": True}
-    ttl = math.inf if "ttl_ms" in args and args["ttl_ms"] is None else seconds(args.get("ttl_ms"))
+    ttl = time_to_live(args)
     return {"ttl": ttl, "lease": None if ttl is not None else False}
 
 
@@ -71,6 +76,19 @@ WANTED = ("image", "memory_mib", "cpus", "env", "secrets", "profile", "accept_ri
 def machine(args: Args) -> Args:
     disk = {"disk_mib": args["disk_bytes"] >> 20} if "disk_bytes" in args else {}
     return given(args, *WANTED) | disk
+
+
+def creation(args: Args) -> Args:
+    """The options of a sandbox that is created."""
+    ports = [mvm.PortSpec(**port) for port in args.get("ports", [])]
+    return machine(args) | given(args, "name", "owner", "on_expiry", "idempotency_key") | ending(args) | {"ports": ports}
+
+
+def file_content(args: Args) -> Any:
+    """What a file is to have in it."""
+    if "pattern" in args:
+        return bytes((i * 2654435761 >> 13) & 255 for i in range(args["pattern"]))
+    return args["text"] if "text" in args else base64.b64decode(args["base64"])
 
 
 def command_result(result: Any, args: Args) -> Args:
@@ -141,15 +159,12 @@ class Operations:
         self.made.pop(sandbox.name, None)
 
     async def create(self, args: Args) -> Any:
-        ports = [mvm.PortSpec(**port) for port in args.get("ports", [])]
-        options = machine(args) | given(args, "name", "owner", "on_expiry", "idempotency_key") | ending(args) | {"ports": ports}
-        image = options.pop("image", "debian")
-        sandbox = await of(self.api.sandbox.create(image, **options))
+        sandbox = await of(self.api.sandbox.create(**creation(args)))
         if isinstance(sandbox, mvm.Plan):
             return sandbox.to_json()
         self.keep(sandbox)
         job = await of(sandbox.commands.start(args["argv"])) if "argv" in args else None
-        opened = await of(sandbox.ports.list()) if ports else ()
+        opened = await of(sandbox.ports.list()) if args.get("ports") else ()
         return {
             **sandbox.info.to_json(), "created": sandbox.created, "job": job and job.started.to_json(),
             "ports": [port.to_json() for port in opened], "warnings": list(sandbox.warnings),
@@ -203,8 +218,8 @@ class Operations:
         sandbox = self.made.get(args["sandbox"])
         if args.get("through") == "another" or sandbox is None or not sandbox.leased:
             sandbox = await self.found(args)
-        ttl = math.inf if "ttl_ms" in args and args["ttl_ms"] is None else seconds(args.get("ttl_ms"))
-        return (await of(sandbox.detach(ttl=ttl, **given(args, "owner", "on_expiry")))).to_json()
+        left = sandbox.detach(ttl=time_to_live(args), **given(args, "owner", "on_expiry"))
+        return (await of(left)).to_json()
 
     async def change(self, verb: str, args: Args) -> Any:
         return (await of(getattr(await self.found(args), verb)())).to_json()
@@ -310,12 +325,8 @@ class Operations:
         return said
 
     async def files_write(self, args: Args) -> Any:
-        if "pattern" in args:
-            data: Any = bytes((i * 2654435761 >> 13) & 255 for i in range(args["pattern"]))
-        else:
-            data = args["text"] if "text" in args else base64.b64decode(args["base64"])
         options = given(args, "mode", "owner", "append", "sync", "parents")
-        return (await of((await self.found(args)).files.write(args["path"], data, **options))).to_json()
+        return (await of((await self.found(args)).files.write(args["path"], file_content(args), **options))).to_json()
 
     async def files_write_many(self, args: Args) -> Any:
         written = await of((await self.found(args)).files.write_many(args["files"], **given(args, "mode", "owner", "parents")))

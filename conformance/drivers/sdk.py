@@ -5,7 +5,8 @@ Emits a transcript and judges nothing. Usage: drivers/sdk.py SURFACE [CASE…], 
 
 A server (`python_sdk.py`, `typescript_sdk.mjs`) reads operations, a JSON object a line, and answers each with its `result`
 or `error` and the public `methods` that it used. A case has one server, so that handles live from step to step; what goes
-on in the background has another one, whose end is that of its caller.
+on in the background has another one, whose end is that of its caller. What is recorded is a program of its own
+(`python_record.py`, `typescript_record.mjs`).
 """
 
 import json
@@ -20,16 +21,27 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+import recording  # noqa: E402
 import suite  # noqa: E402
 import transcript  # noqa: E402
 
 # Longer than anything in the cases takes; an operation that is not back by then hangs.
 LIMIT_SECONDS = 60
 SDKS = suite.HERE.parent / "target/sdks"
-PYTHON = [str(SDKS / "venv/bin/python"), str(HERE / "python_sdk.py")]
-# Modules are looked for beside the script, so that one is copied to where the package is installed.
-TYPESCRIPT = ["node", str(SDKS / "npm/typescript_sdk.mjs")]
-SERVERS = {"python": [*PYTHON, "sync"], "python-async": [*PYTHON, "async"], "typescript": TYPESCRIPT}
+PYTHON = str(SDKS / "venv/bin/python")
+# Modules are looked for beside the script, so those are copied to where the package is installed.
+TYPESCRIPT = SDKS / "npm"
+SERVERS = {
+    "python": [PYTHON, str(HERE / "python_sdk.py"), "sync"],
+    "python-async": [PYTHON, str(HERE / "python_sdk.py"), "async"],
+    "typescript": ["node", str(TYPESCRIPT / "typescript_sdk.mjs")],
+}
+# Programs that are recorded.
+PROGRAMS = {
+    "python": [PYTHON, str(HERE / "python_record.py"), "sync"],
+    "python-async": [PYTHON, str(HERE / "python_record.py"), "async"],
+    "typescript": ["node", str(TYPESCRIPT / "typescript_record.mjs")],
+}
 
 Args = dict[str, Any]
 
@@ -73,8 +85,8 @@ class Driver:
         self.server: Server | None = None
         self.place: str | None = None
 
-    def call(self, op: str, args: Args) -> "Call":
-        return Call(self, op, args)
+    def call(self, op: str, args: Args) -> "Call | Recorded":
+        return Recorded(self.surface, args) if op == "record" else Call(self, op, args)
 
     def foreground(self) -> Server:
         """The case's server. Each case has its own place for profiles, which a server knows from its start."""
@@ -118,6 +130,38 @@ class Call:
         return {"result": {"abandoned": True}}
 
 
+class Recorded:
+    """A program of its own that is recorded, and what mvmctl makes of its recording."""
+
+    methods: list[str] = []
+
+    def __init__(self, surface: str, args: Args) -> None:
+        self.argv, self.out = [*PROGRAMS[surface], json.dumps(args)], args["out"]
+
+    def start(self, background: bool = False) -> None:
+        pass
+
+    def finish(self) -> dict[str, Any]:
+        file = f"{self.out}.json"
+        answer = said(self.argv, {"MVM_SDK_MODE": "record", "MVM_SDK_OUT_PATH": file})
+        if "error" in answer:
+            return answer
+        compiled = said(["mvmctl", "compile", "--json", "--from-recording", file, "--out", self.out])
+        workload = recording.bundle(compiled, self.out)
+        return {**answer, **(workload if "error" in workload else {"result": workload})}
+
+
+def said(argv: list[str], env: dict[str, str] | None = None) -> dict[str, Any]:
+    """The object that a program prints."""
+    try:
+        done = subprocess.run(argv, env={**os.environ, **(env or {})}, capture_output=True, timeout=LIMIT_SECONDS)
+        return json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return {"error": no_code(f"nothing came within {LIMIT_SECONDS} s")}
+    except ValueError:
+        return {"error": no_code(f"{done.stdout[:500]!r} {done.stderr[:500]!r}")}
+
+
 def described(surface: str) -> dict[str, Any]:
     """The public methods of the SDK, and the digest of what is installed."""
     server = Server(surface)
@@ -134,7 +178,8 @@ def clean(id: str) -> None:
 
 def main() -> None:
     surface, cases = sys.argv[1], sys.argv[2:]
-    shutil.copy(HERE / "typescript_sdk.mjs", SDKS / "npm")
+    for module in HERE.glob("typescript_*.mjs"):
+        shutil.copy(module, TYPESCRIPT)
     driver, header = Driver(surface), described(surface)
     try:
         transcript.record(surface, cases, driver.call, header["methods"], header["packages"], clean, driver.close)

@@ -10,6 +10,7 @@ import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import * as mvm from '@mvm/sdk';
+import { creation, errorOf, fileContent, given, holds, machine, plain, timeToLive } from './typescript_words.mjs';
 
 // Content up to here is in the transcript as it is, beyond as its digest.
 const SHOWN_BYTES = 4096;
@@ -40,22 +41,6 @@ const noted = (name) => (...args) => {
 };
 const [run, gc] = ['run', 'gc'].map(noted);
 
-const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-const camel = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
-
-/** What the SDK says, in the names of the API. What has no type in it (`isolation`) is as it was. */
-function plain(value) {
-  if (value instanceof Uint8Array) return Buffer.from(value).toString('base64');
-  if (Array.isArray(value)) return value.map(plain);
-  if (value === null || typeof value !== 'object') return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [snake(key), plain(item)]));
-}
-
-/** Those options that the case gives, in the SDK's names. */
-function given(args, ...names) {
-  return Object.fromEntries(names.filter((name) => name in args).map((name) => [camel(name), args[name]]));
-}
-
 function textOf(content) {
   try {
     return [new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(content), 'utf-8'];
@@ -72,23 +57,6 @@ async function each(entries) {
   const all = [];
   for await (const entry of entries) all.push(entry);
   return all;
-}
-
-/** Of a sandbox that goes on without its maker, unless it has a lease. */
-function ending(args) {
-  if (args.lease) return { lease: true };
-  if (!('ttl_ms' in args)) return { lease: false };
-  return { ttlMs: args.ttl_ms ?? Number.POSITIVE_INFINITY };
-}
-
-function machine(args) {
-  const disk = 'disk_bytes' in args ? { diskMib: args.disk_bytes / 2 ** 20 } : {};
-  const names = ['memory_mib', 'cpus', 'env', 'secrets', 'profile', 'accept_risk', 'require', 'allow_missing', 'dry_run'];
-  return { ...given(args, ...names), ...disk };
-}
-
-function holds(condition, what) {
-  if (!condition) throw new Error(`the SDK contradicts itself: ${what}`);
 }
 
 function commandResult(result, args) {
@@ -159,15 +127,11 @@ const end = (verb) => async (args) => plain(await (await own(args))[verb]());
 
 const operations = {
   async create(args) {
-    const ports = (args.ports ?? []).map(plainPort);
-    const options = {
-      ...machine(args), ...given(args, 'name', 'owner', 'on_expiry', 'idempotency_key'), ...ending(args), ports,
-    };
-    const sandbox = await mvm.Sandbox.create(args.image, options);
+    const sandbox = await mvm.Sandbox.create(args.image, creation(args));
     if (!(sandbox instanceof mvm.Sandbox)) return plain(sandbox);
     keep(sandbox);
     const job = args.argv ? await sandbox.commands.start(args.argv) : null;
-    const opened = ports.length ? await sandbox.ports.list() : [];
+    const opened = args.ports?.length ? await sandbox.ports.list() : [];
     const { created, warnings } = sandbox;
     return { ...plain(sandbox.info), created, job: job && plain(job.started), ports: plain(opened), warnings };
   },
@@ -215,8 +179,7 @@ const operations = {
     // The handle that has the lease gives it up; or another one takes it from it.
     const leased = made.get(args.sandbox);
     const sandbox = leased?.leased && args.through !== 'another' ? leased : await found(args);
-    const ttl = 'ttl_ms' in args ? { ttlMs: args.ttl_ms ?? Number.POSITIVE_INFINITY } : {};
-    return plain(await sandbox.detach({ ...ttl, ...given(args, 'owner', 'on_expiry') }));
+    return plain(await sandbox.detach({ ...timeToLive(args), ...given(args, 'owner', 'on_expiry') }));
   },
   destroy: end('destroy'),
   kill: end('kill'),
@@ -292,10 +255,8 @@ const operations = {
     return { ...said, result: plain((await job.info()).result) };
   },
   async 'files.write'(args) {
-    let data = args.text ?? Buffer.from(args.base64 ?? '', 'base64');
-    if ('pattern' in args) data = Uint8Array.from({ length: args.pattern }, (_, i) => Number((BigInt(i) * 2654435761n) >> 13n & 255n));
     const options = given(args, 'mode', 'owner', 'append', 'sync', 'parents');
-    return plain(await (await found(args)).files.write(args.path, data, options));
+    return plain(await (await found(args)).files.write(args.path, fileContent(args), options));
   },
   'files.write_many': async (args) => ({
     written: plain(await (await found(args)).files.writeMany(args.files, given(args, 'mode', 'owner', 'parents'))),
@@ -359,11 +320,6 @@ const operations = {
   methods: async () => ({ methods, packages: await packages() }),
 };
 
-function plainPort({ host_port: hostPort, guest_port: guestPort, ...others }) {
-  holds(Object.keys(others).length === 0, 'a port of a case has more than these');
-  return { hostPort, guestPort };
-}
-
 /** Digests of what is installed. */
 async function packages() {
   const place = dirname(fileURLToPath(import.meta.resolve('@mvm/sdk/package.json')));
@@ -380,12 +336,6 @@ const methods = [
   ...CLASSES.flatMap((name) => watch(name, mvm[name].prototype)),
   ...watch('snapshots', mvm.snapshots), ...watch('receipts', mvm.receipts), 'run', 'gc',
 ];
-
-function errorOf(error) {
-  if (!(error instanceof mvm.MvmError)) return { code: null, what: null, why: String(error?.stack ?? error), hint: null, errno: null };
-  const { code, what, why, hint, errno, capability, denials } = error;
-  return { code, what, why, hint, errno, capability, denials: plain(denials) };
-}
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { op, args } = JSON.parse(line);
