@@ -4,6 +4,7 @@
 //! and talk to a guest it does not trust. It never prints: callers draw [`Progress`] and render [`Error`].
 
 pub mod agent;
+pub mod build;
 pub mod bundle;
 pub mod capabilities;
 pub mod client;

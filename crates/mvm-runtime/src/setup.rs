@@ -18,7 +18,7 @@ use crate::image::{self, Image, ImageSource};
 use crate::kernel::{self, Kernel};
 use crate::progress::Progress;
 use crate::template::{self, BOOT_LIMIT, Recipe};
-use crate::vmm::guest::describe;
+use crate::vmm::guest::{Guest, describe};
 use crate::vmm::machine::{Launch, Machine, Memory};
 use crate::vmm::qemu::Shape;
 
@@ -91,7 +91,7 @@ async fn judge_kvm(home: &Home, mut host: Host, kernel: &Kernel, progress: &dyn 
     let staging = home.staging("kvm-probe")?;
     let disk = staging.path().join("disk");
     image::empty_disk(&disk, PROBE_DISK)?;
-    let boot = boot_builder(&host, Accelerator::Kvm, kernel, &disk, PROBE_DISK, KVM_LIMIT);
+    let boot = boot(&host, Accelerator::Kvm, kernel, true, &disk, PROBE_DISK, KVM_LIMIT);
     host.kvm = match boot.await {
         Ok(_) => {
             progress.done("it does");
@@ -120,7 +120,7 @@ async fn build_image(home: &Home, host: &Host, kernel: &Kernel, name: &str, prog
     image::empty_disk(&disk, disk_bytes)?;
     fill(host, kernel, &source, &disk, disk_bytes, archive_bytes, progress).await?;
     std::fs::remove_file(&source.tar).context(|| format!("cannot remove {}", source.tar.display()))?;
-    let image = image::record(home, staging, source, digest, disk_bytes)?;
+    let image = image::record(home, staging, source.name, source.config, digest, disk_bytes)?;
     progress.done(&format!("{} MiB", image.disk_bytes >> 20));
     Ok(image)
 }
@@ -135,7 +135,7 @@ async fn fill(
     archive_bytes: u64,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let (mut machine, guest) = boot_builder(host, host.accelerator(), kernel, disk, disk_bytes, BOOT_LIMIT).await?;
+    let (mut machine, guest) = boot(host, host.accelerator(), kernel, true, disk, disk_bytes, BOOT_LIMIT).await?;
     let channel = guest.open(&Request::Unpack).await?;
     let (sender, mut chunks) = mpsc::channel::<std::io::Result<Vec<u8>>>(4);
     let mut archive = File::open(&source.tar).context(|| format!("cannot open {}", source.tar.display()))?;
@@ -192,14 +192,16 @@ async fn fill(
     }
 }
 
-async fn boot_builder(
+/// Boots a machine whose only disk is written to: one that fills it (`builder`), or one that has it as its root.
+pub(crate) async fn boot(
     host: &Host,
     accelerator: Accelerator,
     kernel: &Kernel,
+    builder: bool,
     disk: &Path,
     disk_bytes: u64,
     limit: Duration,
-) -> Result<(Machine, crate::vmm::guest::Guest)> {
+) -> Result<(Machine, Guest)> {
     let shape = Shape { memory_mib: 512, cpus: 1, disk_bytes };
     let mut failed = false;
     loop {
@@ -211,7 +213,7 @@ async fn boot_builder(
             shape: &shape,
             memory: Memory::Fresh,
             disks: vec![file],
-            origin: template::boot_origin(kernel, true)?,
+            origin: template::boot_origin(kernel, builder)?,
             // Nothing of a stranger's runs in it.
             require: &[],
         })?;

@@ -6,9 +6,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use mvm_runtime::units::{parse_duration, parse_size};
 
+use crate::build::BuildArgs;
 use crate::compile::CompileArgs;
 use crate::diff::DiffArgs;
 use crate::evidence::args::{AuditCommand, KeyCommand, ReceiptCommand};
+use crate::image::ImageCommand;
 use crate::plan::PlanArgs;
 use crate::policy::{PolicyArgs, PolicyCommand};
 use crate::sandbox::args::{
@@ -96,6 +98,11 @@ pub enum Command {
     Detach(DetachArgs),
     /// Make the bundle of a workload: the document that says what it is, and all that it names
     Compile(CompileArgs),
+    /// Build the image of a workload: what it is built on, with its files
+    Build(BuildArgs),
+    /// List, show and remove images
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Show what would be allowed of a workload, and by which rules, before anything of it runs
     Plan(PlanArgs),
     /// Show what changed between two workloads
@@ -261,7 +268,7 @@ pub enum Mode {
 /// The machine to run in.
 #[derive(Debug, Args, Clone)]
 pub struct MachineArgs {
-    /// Image to run: debian or base
+    /// Image to run: debian, base, or one of your own (mvmctl image ls)
     #[arg(long, default_value = "debian")]
     pub image: String,
     /// Virtual processors

@@ -7,7 +7,7 @@ use mvm_runtime::{Error, Home, Result};
 use crate::args::{Cli, Command};
 use crate::evidence::{audit, key, receipt};
 use crate::sandbox::{change, exec, fs, logs, port, secret, show, snapshot, up};
-use crate::{bench, compile, diff, doctor, output, plan, policy, run, setup, template};
+use crate::{bench, build, compile, diff, doctor, image, output, plan, policy, run, setup, template};
 
 /// Does what was asked.
 pub fn dispatch(cli: Cli) -> u8 {
@@ -40,6 +40,8 @@ pub fn dispatch(cli: Cli) -> u8 {
         Command::Keep(args) => change::keep(args),
         Command::Detach(args) => change::detach(args),
         Command::Compile(args) => compile::compile(&args),
+        Command::Build(args) => build::build(&args),
+        Command::Image(command) => image::image(command),
         Command::Plan(args) => plan::show(&args),
         Command::Diff(args) => diff::diff(&args),
         Command::Policy(command) => policy::policy(command),

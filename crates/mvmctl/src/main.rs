@@ -2,12 +2,14 @@
 
 mod args;
 mod bench;
+mod build;
 mod commands;
 mod compile;
 mod declared;
 mod diff;
 mod doctor;
 mod evidence;
+mod image;
 mod input;
 mod output;
 mod plan;

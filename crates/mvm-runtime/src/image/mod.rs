@@ -168,15 +168,22 @@ pub fn digest(source: &ImageSource) -> Result<String> {
     Ok(format!("sha256:{}", hex::encode(hasher.finalize())))
 }
 
-/// Keeps a finished disk that lies in `staging` as the image `source.name`.
-pub fn record(home: &Home, staging: Staging, source: ImageSource, digest: String, disk_bytes: u64) -> Result<Image> {
+/// Keeps a finished disk that lies in `staging` as the image of this name.
+pub fn record(
+    home: &Home,
+    staging: Staging,
+    name: String,
+    config: ImageConfig,
+    digest: String,
+    disk_bytes: u64,
+) -> Result<Image> {
     let hex = digest.trim_start_matches("sha256:");
     // The disk is new even when the content is not, and machines may still use the old one.
     let dir = home.images().join(format!("{}-{}", &hex[..16], crate::home::unique()));
     let image = Image {
-        name: source.name,
+        name,
         digest,
-        config: source.config,
+        config,
         disk: dir.join(DISK),
         disk_bytes,
         built_at: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -188,6 +195,33 @@ pub fn record(home: &Home, staging: Staging, source: ImageSource, digest: String
     write_atomically(&pointer(home, &image.name), &text)?;
     remove_unnamed(home);
     Ok(image)
+}
+
+/// The image of this digest, under any name, if its disk is as it was left.
+pub fn with_digest(home: &Home, digest: &str) -> Option<Image> {
+    list(home).into_iter().find(|image| image.digest == digest && image.stamp.check(&image.disk).is_ok())
+}
+
+/// Calls an image by another name, too, whatever had that before.
+pub fn tag(home: &Home, image: Image, name: &str) -> Result<Image> {
+    let image = Image { name: name.to_owned(), ..image };
+    let text = serde_json::to_vec_pretty(&image).map_err(|e| Error::internal("cannot encode the image's record", e))?;
+    write_atomically(&pointer(home, name), &text)?;
+    remove_unnamed(home);
+    Ok(image)
+}
+
+/// Forgets a name. The disk goes with it if it has no other and no sandbox lies on it.
+pub fn remove(home: &Home, name: &str) -> Result<()> {
+    validate_name(name)?;
+    let _building = home.lock("setup", || ())?;
+    match fs::remove_file(pointer(home, name)) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(unknown(home, name)),
+        Err(e) => return Err(Error::io(format!("cannot remove the image {name}"), e)),
+    }
+    remove_unnamed(home);
+    Ok(())
 }
 
 /// Removes the directories that no name points to and no sandbox needs: what was there before, and what a crash left
@@ -286,8 +320,7 @@ mod tests {
             let staging = home.staging("image").unwrap();
             fs::write(staging.path().join(DISK), content).unwrap();
             let config = ImageConfig::default();
-            let source = ImageSource { name: name.into(), tar: PathBuf::new(), config };
-            record(&home, staging, source, format!("sha256:{}", "a".repeat(64)), 1).unwrap()
+            record(&home, staging, name.into(), config, format!("sha256:{}", "a".repeat(64)), 1).unwrap()
         };
         let other = keep("other", "1");
         let old = keep("base", "1");

@@ -124,7 +124,7 @@ async def async_run(
     Args:
         argv: program and arguments; a text is a line for the guest's `/bin/sh -c`.
         dry_run: run nothing, and return the plan: what the policy says to it.
-        image: `debian` (the default) or `base`.
+        image: `debian` (the default), `base`, or one of your own.
         profile: the policy that decides: `restrictive`, `standard` (the default), `dev`, `permissive`, or one of your own.
         cpus: virtual processors; 1 if left out.
         memory_mib: memory in MiB; 256 if left out.

@@ -102,7 +102,7 @@ class Sandbox:
         `ttl` is given, or `lease=False`: it outlives both. When somebody asks: `ttl=math.inf`, for which an `owner` answers.
 
         Args:
-            image: `debian` or `base`.
+            image: `debian`, `base`, or one of your own.
             dry_run: make nothing, and return the plan: what the policy says to it.
             name: lower-case letters, digits and hyphens; made up if left out.
             profile: the policy that decides about it: `restrictive`, `standard` (the default), `dev`, `permissive`, or one of

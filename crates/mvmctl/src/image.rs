@@ -1,0 +1,111 @@
+//! `mvmctl image`: what machines can be started from.
+
+use clap::Subcommand;
+use mvm_runtime::image::{self as runtime, Image};
+use mvm_runtime::{Home, Result};
+use serde_json::{Value, json};
+
+use crate::output;
+
+/// `mvmctl image`.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// List images
+    Ls {
+        /// Print them as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an image: its digest, its disk, and what commands in it start from
+    Inspect {
+        /// Its name
+        name: String,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove images by their names; sandboxes that were made of one keep its disk
+    Rm {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Print which were removed as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the verb.
+pub fn image(command: ImageCommand) -> u8 {
+    let (result, as_json) = match command {
+        ImageCommand::Ls { json } => (list(json), json),
+        ImageCommand::Inspect { name, json } => (inspect(&name, json), json),
+        ImageCommand::Rm { names, json } => (remove(&names, json), json),
+    };
+    result.map_or_else(|error| output::error(&error, as_json), |()| output::SUCCESS)
+}
+
+fn list(as_json: bool) -> Result<()> {
+    let images = runtime::list(&Home::locate()?);
+    if as_json {
+        output::print_json(&json!({ "images": images.iter().map(object).collect::<Vec<_>>() }));
+        return Ok(());
+    }
+    if images.is_empty() {
+        output::line("No images yet. Make them with: mvmctl setup");
+        return Ok(());
+    }
+    let mut rows = vec![["NAME", "DIGEST", "DISK", "STATE"].map(str::to_owned).to_vec()];
+    rows.extend(images.iter().map(|image| {
+        let digest = image.digest.trim_start_matches("sha256:").chars().take(12).collect();
+        vec![image.name.clone(), digest, output::bytes(image.disk_bytes), state(image)]
+    }));
+    output::table(&rows);
+    Ok(())
+}
+
+/// Whether machines can be started from it.
+fn state(image: &Image) -> String {
+    image.open_disk().map_or_else(|error| error.why, |_| "ok".to_owned())
+}
+
+fn object(image: &Image) -> Value {
+    json!({
+        "name": image.name, "digest": image.digest, "disk_bytes": image.disk_bytes, "built_at": image.built_at,
+        "config": image.config, "state": state(image),
+    })
+}
+
+fn inspect(name: &str, as_json: bool) -> Result<()> {
+    let home = Home::locate()?;
+    runtime::validate_name(name)?;
+    let image = runtime::list(&home).into_iter().find(|image| image.name == name);
+    let image = image.ok_or_else(|| runtime::unknown(&home, name))?;
+    if as_json {
+        output::print_json(&object(&image));
+        return Ok(());
+    }
+    let config = &image.config;
+    let or = |text: &str, other: &str| if text.is_empty() { other.to_owned() } else { text.to_owned() };
+    let env = config.env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
+    let rows = [
+        ("name", image.name.clone()),
+        ("digest", image.digest.clone()),
+        ("disk", format!("{}, {}", output::bytes(image.disk_bytes), state(&image))),
+        ("directory", or(&config.workdir, "the user's home")),
+        ("user", or(&config.user, "root")),
+        ("environment", or(&env, "none")),
+        ("entrypoint", or(&config.entrypoint.join(" "), "none")),
+    ];
+    output::table(&rows.map(|(name, value)| vec![name.to_owned(), value]));
+    Ok(())
+}
+
+fn remove(names: &[String], as_json: bool) -> Result<()> {
+    let home = Home::locate()?;
+    names.iter().try_for_each(|name| runtime::remove(&home, name))?;
+    if as_json {
+        output::print_json(&json!({ "removed": names }));
+    }
+    Ok(())
+}
