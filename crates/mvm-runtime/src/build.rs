@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use mvm_ir::{Image as Base, Workload};
+use mvm_ir::{Entrypoint, Image as Base, Workload};
 use mvm_wire::ErrorCode;
 use mvm_wire::files::Write;
 use mvm_wire::guest::Request;
@@ -52,7 +52,7 @@ pub async fn build(home: &Home, bundle: &Bundle, tag: &str, progress: &dyn Progr
     let built = {
         let _building = home.lock("setup", || progress.warn("another mvmctl is setting up; waiting for it"))?;
         match image::with_digest(home, &digest) {
-            Some(found) => Built { image: image::tag(home, found, tag)?, cached: true },
+            Some(found) => Built { image: image::tag(home, found, tag, bundle)?, cached: true },
             None => {
                 let image = make(home, &ready, bundle, tag, config, digest, progress).await?;
                 Built { image, cached: false }
@@ -97,8 +97,10 @@ fn config(base: &ImageConfig, workload: &Workload) -> ImageConfig {
 
 /// What decides about the image: its base and all that is put into it. Ports, environment and the like do not.
 fn digest(base: &Image, workload: &Workload, config: &ImageConfig) -> Result<String> {
+    let python = calls_python(workload)?.then_some(PYTHON);
     let parts = json!({
         "format": FORMAT, "base": base.digest, "config": config, "files": workload.files, "source": workload.source,
+        "python": python,
     });
     let text = serde_json::to_vec(&parts).map_err(|e| Error::internal("cannot encode what an image is made of", e))?;
     Ok(format!("sha256:{}", hex::encode(Sha256::digest(text))))
@@ -111,9 +113,29 @@ struct Put<'a> {
     bytes: &'a [u8],
 }
 
+/// What modules of Python import as `mvm` in a guest, where declarations mean nothing.
+const PYTHON: (&str, &str) = ("/usr/lib/mvm/python/mvm.py", include_str!("../../../sdk/python/src/mvm/_declare.py"));
+
+/// Whether a function of Python is what runs.
+fn calls_python(workload: &Workload) -> Result<bool> {
+    match &workload.entrypoint {
+        Some(Entrypoint::Function(function)) if function.language == "python" => Ok(true),
+        Some(Entrypoint::Function(_)) => Err(Error::new(
+            ErrorCode::BackendUnsupported,
+            "cannot build the image",
+            "functions of TypeScript are not called in a guest yet (/entrypoint/function)",
+        )
+        .hint("compile it to JavaScript, and declare entrypointCommand(['node', 'dist/main.js'])")),
+        _ => Ok(false),
+    }
+}
+
 /// Everything that is put into it.
 fn puts<'a>(bundle: &'a Bundle, tag: &str) -> Result<Vec<Put<'a>>> {
     let workload = bundle.workload();
+    let (path, text) = PYTHON;
+    let declarations = Put { path: path.to_owned(), mode: 0o644, bytes: text.as_bytes() };
+    let declarations = calls_python(workload)?.then_some(Ok(declarations));
     let files = workload.files.iter().map(|file| (file.path.clone(), file.mode, &file.content));
     let source = workload.source.iter().flat_map(|source| {
         source.files.iter().map(|file| {
@@ -127,6 +149,7 @@ fn puts<'a>(bundle: &'a Bundle, tag: &str) -> Result<Vec<Put<'a>>> {
             let bytes = bundle.content(content).ok_or_else(|| invalid(tag, format!("{path} has no content")))?;
             Ok(Put { path, mode, bytes })
         })
+        .chain(declarations)
         .collect()
 }
 
@@ -151,7 +174,7 @@ async fn make(
     let grow = || File::options().write(true).open(&disk)?.set_len(disk_bytes);
     grow().context(|| format!("cannot size {}", disk.display()))?;
     fill(ready, &disk, disk_bytes, &puts, progress).await?;
-    let image = image::record(home, staging, tag.to_owned(), config, digest, disk_bytes)?;
+    let image = image::record(home, staging, tag.to_owned(), config, digest, disk_bytes, Some(bundle))?;
     progress.done(&format!("{} MiB", image.disk_bytes >> 20));
     Ok(image)
 }

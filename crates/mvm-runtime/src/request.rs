@@ -91,6 +91,7 @@ pub fn as_in_snapshot(request: CreateRequest, saved: &CreateRequest) -> Result<C
         env,
         profile,
         accept_risk: request.accept_risk || saved.accept_risk,
+        entrypoint: saved.entrypoint.clone(),
         require: both(&saved.require, &request.require),
         allow_missing: both(&saved.allow_missing, &request.allow_missing),
         ..request

@@ -120,7 +120,7 @@ async fn build_image(home: &Home, host: &Host, kernel: &Kernel, name: &str, prog
     image::empty_disk(&disk, disk_bytes)?;
     fill(host, kernel, &source, &disk, disk_bytes, archive_bytes, progress).await?;
     std::fs::remove_file(&source.tar).context(|| format!("cannot remove {}", source.tar.display()))?;
-    let image = image::record(home, staging, source.name, source.config, digest, disk_bytes)?;
+    let image = image::record(home, staging, source.name, source.config, digest, disk_bytes, None)?;
     progress.done(&format!("{} MiB", image.disk_bytes >> 20));
     Ok(image)
 }

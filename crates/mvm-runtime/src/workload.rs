@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use mvm_ir::{Command, Entrypoint, Fault, Image, Lowered, Port, Refusal, Step, Variable, Workload, escaped};
+use mvm_ir::{
+    Command, Entrypoint, EntrypointFunction, Fault, Image, Lowered, Port, Refusal, Step, Variable, Workload, escaped,
+};
 use mvm_wire::ErrorCode;
 use mvm_wire::api::{CreateRequest, Denial, JobRequest, Plan, PortRequest};
 use serde::Serialize;
@@ -103,8 +105,8 @@ pub fn plan(home: &Home, workload: &Workload) -> Result<WorkloadPlan> {
         decide("/source".into(), inwards());
     }
     if let Some(entrypoint) = &workload.entrypoint {
-        let argv = if let Entrypoint::Command(argv) = entrypoint { argv.clone() } else { Vec::new() };
-        decide("/entrypoint".into(), command(&policy, &JobRequest { argv, ..JobRequest::default() }, &BTreeMap::new()));
+        let request = JobRequest { argv: argv(entrypoint), ..JobRequest::default() };
+        decide("/entrypoint".into(), command(&policy, &request, &BTreeMap::new()));
     }
     for (index, step) in workload.steps.iter().enumerate() {
         decide(format!("/steps/{index}"), self::step(&policy, index, step)?);
@@ -138,8 +140,8 @@ fn unheld(workload: &Workload) -> Vec<Denial> {
     egress.into_iter().chain(mounts).collect()
 }
 
-/// The sandbox that a workload is run in.
-fn create_request(workload: &Workload) -> Result<CreateRequest> {
+/// The sandbox that a workload is run in, with nothing of what is said when it is launched.
+pub fn create_request(workload: &Workload) -> Result<CreateRequest> {
     let (env, secrets) = split(&workload.env);
     // The policy has no say in images; packages go on top of this one.
     let image = match &workload.image {
@@ -161,11 +163,25 @@ fn create_request(workload: &Workload) -> Result<CreateRequest> {
         profile: workload.profile.clone(),
         ttl_ms: workload.ttl_ms,
         on_expiry: workload.on_expiry,
+        entrypoint: workload.entrypoint.as_ref().map_or_else(Vec::new, argv),
         ..CreateRequest::default()
     })
 }
 
-fn port_request(pointer: &str, port: &Port) -> Result<PortRequest> {
+/// What runs for an entrypoint. It starts in the directory of the source, which Python finds modules in.
+fn argv(entrypoint: &Entrypoint) -> Vec<String> {
+    const CALL: &str = "import importlib, sys; sys.path.append('/usr/lib/mvm/python'); \
+        getattr(importlib.import_module(sys.argv[1]), sys.argv[2])()";
+    match entrypoint {
+        Entrypoint::Command(argv) => argv.clone(),
+        Entrypoint::Function(EntrypointFunction { module, function, .. }) => {
+            ["python3", "-c", CALL, module, function].map(str::to_owned).to_vec()
+        }
+    }
+}
+
+/// A port as the API takes it; `pointer` is where it is in the document.
+pub fn port_request(pointer: &str, port: &Port) -> Result<PortRequest> {
     let address = port.host.parse().map_err(|e| {
         Error::new(ErrorCode::InvalidRequest, "cannot plan the workload", format!("at {pointer}/host: {e}"))
     })?;
@@ -174,7 +190,7 @@ fn port_request(pointer: &str, port: &Port) -> Result<PortRequest> {
 }
 
 /// What is open of an environment, and the references to secrets in it.
-fn split(env: &BTreeMap<String, Variable>) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+pub fn split(env: &BTreeMap<String, Variable>) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let (mut open, mut secret) = (BTreeMap::new(), BTreeMap::new());
     for (name, variable) in env {
         match variable {

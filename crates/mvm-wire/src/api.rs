@@ -189,6 +189,9 @@ pub struct CreateRequest {
     pub require: Vec<String>,
     /// Layers of isolation that the profile demands and that may be missing all the same.
     pub allow_missing: Vec<String>,
+    /// Program and arguments that run in it for as long as it is up. `start` has them started as a job, each time that it
+    /// boots on its disk again; the first time whoever made it starts them, when it has done what comes before.
+    pub entrypoint: Vec<String>,
 }
 
 /// A sandbox.

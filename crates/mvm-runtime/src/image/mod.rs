@@ -15,6 +15,7 @@ use mvm_wire::guest::Exec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::bundle::{self, Bundle};
 use crate::error::{Error, IoContext, Result};
 use crate::home::{Home, Staging, read_json, write_atomically};
 use crate::progress::Progress;
@@ -26,6 +27,8 @@ pub const BUILTIN: [&str; 2] = ["base", "debian"];
 /// An image's disk, in its directory.
 pub const DISK: &str = "rootfs.ext4";
 const RECORD: &str = "image.json";
+/// The workloads that images were built of.
+const BUNDLES: &str = "bundles";
 
 /// What a command in this image starts from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +83,9 @@ pub struct Image {
     /// When it was built, in seconds since 1970.
     #[serde(default)]
     pub built_at: u64,
+    /// The workload that it was built of under this name: the digest of its bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
     stamp: FileStamp,
 }
 
@@ -176,11 +182,13 @@ pub fn record(
     config: ImageConfig,
     digest: String,
     disk_bytes: u64,
+    bundle: Option<&Bundle>,
 ) -> Result<Image> {
     let hex = digest.trim_start_matches("sha256:");
     // The disk is new even when the content is not, and machines may still use the old one.
     let dir = home.images().join(format!("{}-{}", &hex[..16], crate::home::unique()));
     let image = Image {
+        workload: bundle.map(|bundle| keep(home, bundle)).transpose()?,
         name,
         digest,
         config,
@@ -202,9 +210,27 @@ pub fn with_digest(home: &Home, digest: &str) -> Option<Image> {
     list(home).into_iter().find(|image| image.digest == digest && image.stamp.check(&image.disk).is_ok())
 }
 
-/// Calls an image by another name, too, whatever had that before.
-pub fn tag(home: &Home, image: Image, name: &str) -> Result<Image> {
-    let image = Image { name: name.to_owned(), ..image };
+/// The workload that an image was built of under its name.
+pub fn workload(home: &Home, image: &Image) -> Result<Option<Bundle>> {
+    image.workload.as_ref().map(|digest| Bundle::read(&kept(home, digest))).transpose()
+}
+
+/// Keeps a bundle for as long as an image names it.
+fn keep(home: &Home, bundle: &Bundle) -> Result<String> {
+    let digest = crate::workload::digest(bundle.workload())?;
+    let place = kept(home, &digest);
+    fs::create_dir_all(home.images().join(BUNDLES)).context(|| "cannot keep the workload of an image".into())?;
+    bundle.write(&place)?;
+    Ok(digest)
+}
+
+fn kept(home: &Home, digest: &str) -> PathBuf {
+    home.images().join(BUNDLES).join(format!("{}{}", digest.trim_start_matches("sha256:"), bundle::ARCHIVE))
+}
+
+/// Calls an image by another name, too, whatever had that before, and has it be that of a workload.
+pub fn tag(home: &Home, image: Image, name: &str, bundle: &Bundle) -> Result<Image> {
+    let image = Image { name: name.to_owned(), workload: Some(keep(home, bundle)?), ..image };
     let text = serde_json::to_vec_pretty(&image).map_err(|e| Error::internal("cannot encode the image's record", e))?;
     write_atomically(&pointer(home, name), &text)?;
     remove_unnamed(home);
@@ -236,6 +262,13 @@ fn remove_unnamed(home: &Home) {
         // Only what looks like one of ours, and never through a link.
         if path.join(RECORD).is_file() && entry.file_type().is_ok_and(|kind| kind.is_dir()) && !named.contains(&path) {
             let _ = fs::remove_dir_all(path);
+        }
+    }
+    let bundles: Vec<PathBuf> =
+        list(home).iter().filter_map(|image| Some(kept(home, image.workload.as_ref()?))).collect();
+    for entry in fs::read_dir(home.images().join(BUNDLES)).into_iter().flatten().flatten() {
+        if !bundles.contains(&entry.path()) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }
@@ -320,7 +353,7 @@ mod tests {
             let staging = home.staging("image").unwrap();
             fs::write(staging.path().join(DISK), content).unwrap();
             let config = ImageConfig::default();
-            record(&home, staging, name.into(), config, format!("sha256:{}", "a".repeat(64)), 1).unwrap()
+            record(&home, staging, name.into(), config, format!("sha256:{}", "a".repeat(64)), 1, None).unwrap()
         };
         let other = keep("other", "1");
         let old = keep("base", "1");

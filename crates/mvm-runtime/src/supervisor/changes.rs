@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::api::{DeletionReport, OnExpiry, Sandbox, State};
+use mvm_wire::api::{DeletionReport, JobRequest, OnExpiry, Sandbox, State};
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use super::Supervisor;
@@ -103,6 +103,10 @@ impl Supervisor {
             self.place.consume_saved()?;
             let record = self.record()?;
             self.start_machine(&record, false).await?;
+            if !record.request.entrypoint.is_empty() {
+                let request = JobRequest { argv: record.request.entrypoint, ..JobRequest::default() };
+                self.start_job(request).await?;
+            }
         }
         self.sandbox()
     }

@@ -205,7 +205,7 @@ pub async fn resize_job(
 }
 
 impl Supervisor {
-    async fn start_job(&self, request: JobRequest) -> crate::Result<Arc<Job>> {
+    pub(super) async fn start_job(&self, request: JobRequest) -> crate::Result<Arc<Job>> {
         check(&request)?;
         let mut request = request;
         let secrets = std::mem::take(&mut request.secrets);

@@ -21,9 +21,16 @@ use crate::secrets::SecretArgs;
 #[command(
     after_help = "The sandbox is ready when this returns, and ends after its time to live whether mvmctl is called again \
     or not.\n\nExamples:\n  mvmctl up --name box\n  mvmctl up --name web --ttl 8h -- python3 -m http.server\n  \
-    mvmctl up --attach -- bash -c 'echo gone when this ends'"
+    mvmctl up --attach -- bash -c 'echo gone when this ends'\n  mvmctl up web.bundle --name web-1 --ttl 8h"
 )]
 pub struct UpArgs {
+    /// A workload to bring up: a bundle, a source file that declares it, a document, or an image that was built of one. Its
+    /// image is built first, its recorded steps are done, and its entrypoint is started
+    #[arg(value_name = "WORKLOAD", conflicts_with_all = [
+        "image", "cpus", "memory", "disk", "env", "given", "profile", "ports", "on_expiry", "idempotency_key", "attach", "lease",
+        "request", "command",
+    ])]
+    pub workload: Option<PathBuf>,
     /// Its name: lower-case letters, digits and hyphens; made up if left out
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,

@@ -6,10 +6,12 @@ pub mod exec;
 pub mod fs;
 pub mod logs;
 pub mod port;
+mod replay;
 pub mod secret;
 pub mod show;
 pub mod snapshot;
 pub mod up;
+mod workload;
 
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};

@@ -8,8 +8,10 @@ use mvm_wire::api::{Cleanup, CreateRequest, DeletionReport, Job, JobRequest, Lea
 use serde_json::json;
 
 use super::args::UpArgs;
-use super::{ending, exec, port, snapshot, verb};
+use super::{ending, exec, port, snapshot, verb, workload};
 use crate::args::MachineArgs;
+use crate::commands::block_on;
+use crate::input::Failure;
 use crate::output;
 use crate::policy;
 use crate::progress::Drawn;
@@ -17,6 +19,11 @@ use crate::{request, secrets, signals};
 
 /// Runs the verb.
 pub fn up(args: UpArgs) -> u8 {
+    if let Some(named) = &args.workload {
+        let brought_up = block_on(async { Ok(workload::up(&args, named).await) });
+        let status = brought_up.map_err(Failure::from).and_then(std::convert::identity);
+        return status.unwrap_or_else(|failure| failure.report(args.json));
+    }
     verb(args.json, async move {
         let home = Home::locate()?;
         let request = asked(&args)?;
@@ -81,17 +88,18 @@ async fn start(client: &Client, args: &UpArgs) -> Result<Job> {
 }
 
 /// What there is to say of a sandbox that is up.
-struct Done {
-    sandbox: Sandbox,
-    made: bool,
-    job: Option<Job>,
-    ports: Vec<Port>,
-    warnings: Vec<String>,
+pub struct Done {
+    pub sandbox: Sandbox,
+    pub made: bool,
+    pub job: Option<Job>,
+    pub ports: Vec<Port>,
+    pub warnings: Vec<String>,
     /// Of one that was made from a snapshot.
-    missing: Option<Vec<String>>,
+    pub missing: Option<Vec<String>>,
 }
 
-fn print(args: &UpArgs, done: &Done) {
+/// Prints it.
+pub fn print(args: &UpArgs, done: &Done) {
     let Done { sandbox, made, job, ports, warnings, missing } = done;
     if args.json {
         let mut object = json!(sandbox);
@@ -162,7 +170,7 @@ async fn attached(
 }
 
 /// Claims the lease; it is held for as long as the result lives.
-async fn claim(client: &Client) -> Result<Lines> {
+pub async fn claim(client: &Client) -> Result<Lines> {
     let mut lease = client.lines(Method::GET, "/v1/lease", None::<&()>).await?;
     let _: Option<LeaseEvent> = lease.next().await?;
     Ok(lease)
