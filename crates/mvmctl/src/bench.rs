@@ -5,11 +5,10 @@
 
 mod guest;
 mod port;
+mod process;
 mod report;
 mod sandbox;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use mvm_runtime::home::Home;
@@ -23,9 +22,7 @@ use crate::commands::block_on;
 use crate::progress::Drawn;
 use crate::run::DEFAULT_SHAPE;
 use crate::{output, signals};
-
-/// Cold boots take seconds; more of them tell nothing new.
-const MOST_COLD_SAMPLES: usize = 5;
+use process::Process;
 
 /// What a lane's samples are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -56,13 +53,8 @@ pub struct Lane {
     pub samples: Vec<f64>,
 }
 
-/// What the lane `compile` reads.
-const DECLARATION: &str = "import mvm\n\n@mvm.app(name='web', source=mvm.local_path('.'), image=mvm.image('debian'), \
-    network=mvm.network(ports=[mvm.port(guest=8000, host=0)]), env={'LANG': mvm.literal('C.UTF-8')}, \
-    entrypoint=mvm.entrypoint_function(module='web', function='serve'), ttl=3600)\ndef serve():\n    pass\n";
-
 /// Names of all lanes, in the order of the report.
-const LANES: [(&str, &str, Unit, &str); 28] = [
+const LANES: [(&str, &str, Unit, &str); 30] = [
     ("qemu-start", "bare QEMU process to its control socket", Unit::Milliseconds, "the yardstick"),
     ("version", "mvmctl --version", Unit::Milliseconds, "5 ms"),
     ("compile", "mvmctl compile of a file that declares a workload", Unit::Milliseconds, "30 ms"),
@@ -71,6 +63,8 @@ const LANES: [(&str, &str, Unit, &str); 28] = [
     ("run-receipt", "run-base with --receipt FILE", Unit::Milliseconds, "run-base + 10 ms"),
     ("run-debian", "mvmctl run -- true", Unit::Milliseconds, "10 × qemu-start"),
     ("cold-base", "the same as run-base, booted without a template", Unit::Milliseconds, ""),
+    ("up-base", "mvmctl up --image base", Unit::Milliseconds, ""),
+    ("up-workload", "mvmctl up of a workload that was built on it", Unit::Milliseconds, "1.5 × up-base"),
     ("exec", "true in a running machine, over the agent channel", Unit::Milliseconds, "5 ms"),
     ("transfer-in", "64 MiB into a running machine", Unit::MegabytesPerSecond, "60 MB/s"),
     ("transfer-out", "64 MiB out of a running machine", Unit::MegabytesPerSecond, "60 MB/s"),
@@ -125,12 +119,13 @@ fn measure(args: &BenchArgs) -> Result<()> {
         .map(|(name, about, unit, budget)| Lane { name, about, unit: *unit, budget, samples: Vec::new() })
         .collect();
     let samples = args.samples as usize;
+    let process = Process::new(&home, &host, samples)?;
     progress.step("measuring");
     // The first round warms the host's page cache and does not count.
     for round in 0..=samples {
         progress.detail(&format!("round {round} of {samples}"));
         for lane in &mut lanes {
-            if let Some(sample) = process_lane(lane.name, &home, &host, round, samples)? {
+            if let Some(sample) = process.sample(lane.name, round)? {
                 lane.samples.extend((round > 0).then_some(sample));
             }
         }
@@ -154,65 +149,6 @@ fn measure(args: &BenchArgs) -> Result<()> {
         report::print(&results);
     }
     Ok(())
-}
-
-/// Times one whole process, if the lane is one.
-fn process_lane(name: &str, home: &Home, host: &Host, round: usize, samples: usize) -> Result<Option<f64>> {
-    let own = |args: &[&str]| -> Result<Option<f64>> {
-        let program = std::env::current_exe().map_err(|e| Error::io("cannot find mvmctl itself", e))?;
-        let started = Instant::now();
-        let status = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).status();
-        let elapsed = milliseconds(started);
-        match status {
-            Ok(status) if status.success() => Ok(Some(elapsed)),
-            Ok(status) => Err(Error::internal(format!("a sample of {name} failed"), status)),
-            Err(e) => Err(Error::io(format!("cannot take a sample of {name}"), e)),
-        }
-    };
-    match name {
-        "qemu-start" => bare_qemu(host).map(Some),
-        "version" => own(&["--version"]),
-        "compile" => {
-            let dir = home.staging("bench")?;
-            let file = dir.path().join("web.py");
-            std::fs::write(&file, DECLARATION).map_err(|e| Error::io("cannot write a declaration", e))?;
-            own(&["compile", "--quiet", &file.display().to_string()])
-        }
-        "run-base" => own(&["run", "--quiet", "--image", "base", "--", "true"]),
-        "run-restrictive" => own(&["run", "--quiet", "--image", "base", "--profile", "restrictive", "--", "true"]),
-        "run-receipt" => {
-            let dir = home.staging("bench")?;
-            let file = dir.path().join("receipt.json").display().to_string();
-            own(&["run", "--quiet", "--image", "base", "--receipt", &file, "--", "true"])
-        }
-        "run-debian" => own(&["run", "--quiet", "--", "true"]),
-        "cold-base" if round <= samples.min(MOST_COLD_SAMPLES) => {
-            own(&["run", "--quiet", "--image", "base", "--no-template", "--", "true"])
-        }
-        _ => Ok(None),
-    }
-}
-
-/// From the start of a QEMU process without any guest to the greeting on its control socket.
-fn bare_qemu(host: &Host) -> Result<f64> {
-    let what = "cannot start QEMU for comparison";
-    let started = Instant::now();
-    let mut child = Command::new(&host.qemu.path)
-        .args(["-machine", "microvm", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-qmp", "stdio"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|e| Error::io(what, e))?;
-    let mut greeting = String::new();
-    let read = child.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut greeting));
-    let elapsed = milliseconds(started);
-    let _ = child.kill();
-    let _ = child.wait();
-    match read {
-        Some(Ok(_)) if greeting.contains("QMP") => Ok(elapsed),
-        _ => Err(Error::internal(what, "it did not greet")),
-    }
 }
 
 /// Adds a sample to a lane, if it is wanted.

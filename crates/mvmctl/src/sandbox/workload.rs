@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use mvm_ir::Workload;
+use mvm_ir::{Step, Workload};
 use mvm_runtime::bundle::Bundle;
 use mvm_runtime::client::Client;
 use mvm_runtime::image::{self, Image};
@@ -21,7 +21,7 @@ use crate::{output, plan, secrets};
 /// Brings one up, and returns the exit status.
 pub async fn up(args: &UpArgs, named: &Path) -> Found<u8> {
     let home = Home::locate()?;
-    let (bundle, tag) = found(&home, named)?;
+    let Named { bundle, tag, is_built } = found(&home, named)?;
     let workload = bundle.workload();
     if args.policy.dry_run {
         return Ok(plan::plan(workload, args.json)?);
@@ -29,7 +29,9 @@ pub async fn up(args: &UpArgs, named: &Path) -> Found<u8> {
     let request = request(args, workload, &tag)?;
     allowed(&home, workload)?;
     let progress = Drawn::new(args.quiet || args.json);
-    build::build(&home, &bundle, &tag, &progress).await?;
+    if !is_built {
+        build::build(&home, &bundle, &tag, &progress).await?;
+    }
     let mut warnings = Vec::new();
     let read = |request: &CreateRequest| secrets::read(&request.secrets, &request.env, &mut warnings);
     let held = CreateRequest { lease: true, ttl_ms: None, no_ttl: false, ..request.clone() };
@@ -46,22 +48,32 @@ pub async fn up(args: &UpArgs, named: &Path) -> Found<u8> {
         }
     };
     secrets::warn(&warnings, args.quiet || args.json);
-    let ports: Vec<Port> = client.get("/v1/ports").await?;
+    let has_ports = !request.ports.is_empty() || workload.steps.iter().any(|step| matches!(step, Step::Forward(_)));
+    let ports: Vec<Port> = if has_ports { client.get("/v1/ports").await? } else { Vec::new() };
     print(args, &Done { sandbox, made, job, ports, warnings, missing: None });
     Ok(output::SUCCESS)
 }
 
-/// The workload, and the name of its image. What is called as an image is one; a file of that name is named as `./NAME`.
-fn found(home: &Home, named: &Path) -> Found<(Bundle, String)> {
+/// A workload, and the name of its image.
+struct Named {
+    bundle: Bundle,
+    tag: String,
+    is_built: bool,
+}
+
+/// Finds it. What is called as an image is one; a file of that name is named as `./NAME`.
+fn found(home: &Home, named: &Path) -> Found<Named> {
     let name = named.to_str().filter(|name| image::validate_name(name).is_ok());
     let image = name.map(|name| image::lookup(home, name)).transpose()?.flatten();
     match (name, image) {
-        (Some(name), Some(image)) => Ok((of_image(home, &image)?, name.to_owned())),
+        (Some(name), Some(image)) => {
+            Ok(Named { bundle: of_image(home, &image)?, tag: name.to_owned(), is_built: true })
+        }
         (Some(name), None) if !named.exists() => Err(image::unknown(home, name).into()),
         _ => {
             let bundle = input::bundle(named, None)?;
             let tag = bundle.workload().name.clone();
-            Ok((bundle, tag))
+            Ok(Named { bundle, tag, is_built: false })
         }
     }
 }
