@@ -208,7 +208,7 @@ impl<'t> Names<'t> {
             }
             (What::Unclear(Some(helper), why, instead), None) => (Some(*helper), Some((why.clone(), instead.clone()))),
             (What::Constant(value), Some(last)) if self.is_package(*value) => {
-                let package = self.text(*value);
+                let package = shown(self.text(*value));
                 let why = format!("{} is another name of {package}", shown(first));
                 (Some(of_package(last)?), Some((why, format!("write {package}.{last}"))))
             }

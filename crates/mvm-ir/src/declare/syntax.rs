@@ -7,6 +7,7 @@ use std::thread::{self, ScopedJoinHandle};
 use tree_sitter::{Node, ParseOptions, ParseState, Parser, Point, Tree};
 
 use super::Finding;
+use super::source::shown;
 
 /// How much of the text the parser is given at once.
 const CHUNK: usize = 1 << 10;
@@ -93,7 +94,7 @@ pub(super) fn errors(tree: &Tree) -> Vec<Finding> {
     });
     let finding = |node: &Node| {
         let why = match node.is_missing() {
-            true => format!("the file has a syntax error here: {} is missing", node.kind()),
+            true => format!("the file has a syntax error here: {} is missing", shown(node.kind())),
             false => "the file has a syntax error here".to_owned(),
         };
         Finding::new(node.byte_range(), why, CORRECT)

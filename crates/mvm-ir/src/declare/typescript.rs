@@ -4,6 +4,7 @@ use tree_sitter::Node;
 
 use super::Language;
 use super::names::{Kinds, Level, Meaning, Names, What};
+use super::source::shown;
 use super::syntax::{only_part, parts};
 use super::table::{Helper, find};
 use super::tree::{Dialect, Key, Reader, Tree, Value, bare};
@@ -105,7 +106,7 @@ impl Dialect for TypeScript {
                 _ => {
                     let name = names.text(part);
                     let why = format!("{PACKAGE} has no default export");
-                    let instead = format!("write import * as {name} from '{PACKAGE}'");
+                    let instead = format!("write import * as {} from '{PACKAGE}'", shown(name));
                     meanings.push((name, part, What::Unclear(None, why, instead)));
                 }
             }
