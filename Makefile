@@ -31,6 +31,7 @@ test: test-deps lint sdk-lint
 	$(TESTED) /usr/bin/python3 conformance/docs_test.py
 	$(TESTED) /usr/bin/python3 conformance/sdk_docs_test.py
 	$(TESTED) /usr/bin/python3 conformance/workflows_test.py
+	$(TESTED) /usr/bin/python3 conformance/debian_test.py
 	$(TESTED) /usr/bin/python3 conformance/policy_test.py
 	$(TESTED) /usr/bin/python3 conformance/evidence_test.py
 	$(TESTED) /usr/bin/python3 conformance/faults.py

@@ -2,32 +2,45 @@
 //! workload's files, and halts; what is on that disk then is the new image's. The machine has no network and nothing of the
 //! host, and no program of the workload runs in it.
 
-use std::fs::File;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mvm_ir::{Entrypoint, Image as Base, Workload};
 use mvm_wire::ErrorCode;
 use mvm_wire::files::Write;
-use mvm_wire::guest::Request;
+use mvm_wire::guest::{Exec, Reply, Request, Status};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::bundle::Bundle;
 use crate::error::{Error, IoContext, Result};
-use crate::home::Home;
+use crate::home::{Home, Staging};
 use crate::image::{self, BUILTIN, Image, ImageConfig};
+use crate::packages::{self, Fetched};
 use crate::point::copy_layer;
 use crate::progress::Progress;
 use crate::sandbox::{self, Identity};
 use crate::setup::{self, Ready};
 use crate::template::{self, BOOT_LIMIT, Recipe};
-use crate::vmm::guest::Guest;
+use crate::text::harmless;
+use crate::vmm::guest::{Frame, Guest};
 use crate::vmm::qemu::Shape;
 
 /// Raised when the same workload comes out as another image.
 const FORMAT: u32 = 1;
 /// Room on a disk besides its files, in bytes.
 const SLACK: u64 = 48 << 20;
+/// How much larger packages may be than their archives.
+const UNPACKED: u64 = 6;
+/// The largest list of packages that a base may have, in bytes.
+const MAX_STATUS: u64 = 64 << 20;
+/// How long packages may take to be installed.
+const INSTALL_LIMIT: Duration = Duration::from_secs(1800);
+/// The longest line that is shown of what a package client says, in characters.
+const MAX_LINE: usize = 200;
+/// Where packages are fetched to, in the staging directory.
+const APT: &str = "apt";
 
 /// An image that was built, or was there.
 #[derive(Debug)]
@@ -36,30 +49,31 @@ pub struct Built {
     pub image: Image,
     /// Whether the same one had been built before.
     pub cached: bool,
+    /// The bundle, with the packages that were taken.
+    pub bundle: Bundle,
 }
 
-/// Builds the image of a workload and calls it `tag`, whatever that was before. Its template is prepared, too.
-pub async fn build(home: &Home, bundle: &Bundle, tag: &str, progress: &dyn Progress) -> Result<Built> {
+/// Builds the image of a workload and calls it `tag`, whatever that was before. Its template is prepared, too. Packages are
+/// those that the bundle has locked, or else the newest.
+pub async fn build(home: &Home, bundle: Bundle, tag: &str, progress: &dyn Progress) -> Result<Built> {
     image::validate_name(tag)?;
-    let workload = bundle.workload();
     if BUILTIN.contains(&tag) {
         let why = format!("{tag} is an image that mvm makes itself");
         return Err(invalid(tag, why).hint("choose another name with --tag"));
     }
-    let ready = setup::ready(home, base(workload)?, progress).await?;
-    let config = config(&ready.image.config, workload);
-    let digest = digest(&ready.image, workload, &config)?;
+    let (base, wanted) = base(bundle.workload());
+    let (ready, wanted) = (setup::ready(home, base, progress).await?, wanted.to_vec());
     let built = {
         let _building = home.lock("setup", || progress.warn("another mvmctl is setting up; waiting for it"))?;
-        match image::with_digest(home, &digest) {
-            Some(found) => Built { image: image::tag(home, found, tag, bundle)?, cached: true },
-            None => {
-                let image = make(home, &ready, bundle, tag, config, digest, progress).await?;
-                Built { image, cached: false }
-            }
+        let lock = bundle.lock().filter(|lock| lock.wanted == wanted).cloned();
+        let is_known = wanted.is_empty() || lock.is_some();
+        let bundle = bundle.with_lock(lock);
+        match if is_known { found(home, &ready, &bundle, tag)? } else { None } {
+            Some(image) => Built { image, cached: true, bundle },
+            None => make(home, &ready, bundle, tag, progress).await?,
         }
     };
-    let resources = workload.resources;
+    let resources = built.bundle.workload().resources;
     let shape = Shape {
         memory_mib: resources.memory_mib,
         cpus: resources.cpus,
@@ -71,22 +85,81 @@ pub async fn build(home: &Home, bundle: &Bundle, tag: &str, progress: &dyn Progr
     Ok(built)
 }
 
+/// The image of the same things, which is called so from now on.
+fn found(home: &Home, ready: &Ready, bundle: &Bundle, tag: &str) -> Result<Option<Image>> {
+    let digest = digest(&ready.image, bundle, &config(&ready.image.config, bundle.workload()))?;
+    image::with_digest(home, &digest).map(|found| image::tag(home, found, tag, bundle)).transpose()
+}
+
+async fn make(home: &Home, ready: &Ready, bundle: Bundle, tag: &str, progress: &dyn Progress) -> Result<Built> {
+    let staging = home.staging("image")?;
+    let fetched = packages(ready, &bundle, &staging, progress).await?;
+    let (lock, packages) = fetched.map(|fetched| (fetched.lock, fetched.files)).unzip();
+    let (bundle, packages) = (bundle.with_lock(lock), packages.unwrap_or_default());
+    // Now it is known which they are.
+    if let Some(image) = found(home, ready, &bundle, tag)? {
+        return Ok(Built { image, cached: true, bundle });
+    }
+    let puts = puts(&bundle, tag)?;
+    let packaged = if packages.is_empty() { String::new() } else { format!(", {} packages", packages.len()) };
+    progress.step(&format!("image {tag}: {} files{packaged} on {}", puts.len(), ready.image.name));
+    let disk_bytes = lay(ready, &staging, &puts, &packages)?;
+    fill(ready, &staging.path().join(image::DISK), disk_bytes, &puts, &packages, progress).await?;
+    let apt = staging.path().join(APT);
+    if apt.exists() {
+        fs::remove_dir_all(&apt).context(|| format!("cannot remove {}", apt.display()))?;
+    }
+    let config = config(&ready.image.config, bundle.workload());
+    let digest = digest(&ready.image, &bundle, &config)?;
+    let image = image::record(home, staging, tag.to_owned(), config, digest, disk_bytes, Some(&bundle))?;
+    progress.done(&format!("{} MiB", image.disk_bytes >> 20));
+    Ok(Built { image, cached: false, bundle })
+}
+
 fn invalid(tag: &str, why: impl std::fmt::Display) -> Error {
     Error::new(ErrorCode::InvalidRequest, format!("cannot build the image {tag}"), why)
 }
 
-/// The name of the image that a workload is built on.
-fn base(workload: &Workload) -> Result<&str> {
+/// The name of the image that a workload is built on, and the packages that go on top.
+fn base(workload: &Workload) -> (&str, &[String]) {
     match &workload.image {
-        Base::Named(name) => Ok(name),
-        Base::Debian { packages } if packages.is_empty() => Ok("debian"),
-        Base::Debian { .. } => Err(Error::new(
-            ErrorCode::BackendUnsupported,
-            "cannot build the image",
-            "this version installs no packages (/image/debian/packages)",
-        )
-        .hint("build it on an image that has them")),
+        Base::Named(name) => (name, &[]),
+        Base::Debian { packages } => ("debian", packages),
     }
+}
+
+/// Fetches the packages that go on top of a base, of which a machine says what it has; none if there are none.
+async fn packages(
+    ready: &Ready,
+    bundle: &Bundle,
+    staging: &Staging,
+    progress: &dyn Progress,
+) -> Result<Option<Fetched>> {
+    let (_, wanted) = base(bundle.workload());
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let disk = staging.path().join("base");
+    drop(ready.image.open_disk()?);
+    copy_layer(&ready.image.disk, &disk)?;
+    let Ready { host, kernel, image } = ready;
+    progress.step(&format!("packages: asking {} what it has", image.name));
+    let (mut machine, guest) =
+        setup::boot(host, host.accelerator(), kernel, false, &disk, image.disk_bytes, BOOT_LIMIT).await?;
+    let status = async {
+        guest.admit(Identity::new(&sandbox::new_id()?)?.admission(0)?).await?;
+        let release = read(&guest, "/usr/lib/os-release").await?;
+        let ours = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        packages::check_release(&String::from_utf8_lossy(&release), &ours)?;
+        read(&guest, "/var/lib/dpkg/status").await
+    };
+    let status = match status.await {
+        Ok(status) => status,
+        Err(e) => return Err(machine.explain(e).await),
+    };
+    machine.kill();
+    fs::remove_file(&disk).context(|| format!("cannot remove {}", disk.display()))?;
+    packages::fetch(wanted, &status, bundle.lock(), &staging.path().join(APT), progress).map(Some)
 }
 
 /// What commands in it start from: as in its base, but in the directory of the source.
@@ -96,11 +169,12 @@ fn config(base: &ImageConfig, workload: &Workload) -> ImageConfig {
 }
 
 /// What decides about the image: its base and all that is put into it. Ports, environment and the like do not.
-fn digest(base: &Image, workload: &Workload, config: &ImageConfig) -> Result<String> {
+fn digest(base: &Image, bundle: &Bundle, config: &ImageConfig) -> Result<String> {
+    let workload = bundle.workload();
     let python = calls_python(workload)?.then_some(PYTHON);
     let parts = json!({
         "format": FORMAT, "base": base.digest, "config": config, "files": workload.files, "source": workload.source,
-        "python": python,
+        "python": python, "packages": bundle.lock().map(|lock| &lock.packages),
     });
     let text = serde_json::to_vec(&parts).map_err(|e| Error::internal("cannot encode what an image is made of", e))?;
     Ok(format!("sha256:{}", hex::encode(Sha256::digest(text))))
@@ -153,46 +227,44 @@ fn puts<'a>(bundle: &'a Bundle, tag: &str) -> Result<Vec<Put<'a>>> {
         .collect()
 }
 
-async fn make(
-    home: &Home,
-    ready: &Ready,
-    bundle: &Bundle,
-    tag: &str,
-    config: ImageConfig,
-    digest: String,
-    progress: &dyn Progress,
-) -> Result<Image> {
-    let puts = puts(bundle, tag)?;
-    progress.step(&format!("image {tag}: {} on {}", counted(puts.len()), ready.image.name));
-    let staging = home.staging("image")?;
+/// Lays the disk that it begins with, with room for what comes. Returns its size.
+fn lay(ready: &Ready, staging: &Staging, puts: &[Put<'_>], packages: &[PathBuf]) -> Result<u64> {
     let disk = staging.path().join(image::DISK);
     // Checks that it is the disk that was built.
     drop(ready.image.open_disk()?);
     copy_layer(&ready.image.disk, &disk)?;
     let bytes: u64 = puts.iter().map(|put| (put.bytes.len() as u64).next_multiple_of(4096)).sum();
-    let disk_bytes = (ready.image.disk_bytes + bytes * 3 / 2 + SLACK).next_multiple_of(4 << 20);
+    let mut archives = 0;
+    for package in packages {
+        archives += fs::metadata(package).context(|| format!("cannot read {}", package.display()))?.len();
+    }
+    let more = bytes * 3 / 2 + archives * UNPACKED + SLACK;
+    let disk_bytes = (ready.image.disk_bytes + more).next_multiple_of(4 << 20);
     let grow = || File::options().write(true).open(&disk)?.set_len(disk_bytes);
     grow().context(|| format!("cannot size {}", disk.display()))?;
-    fill(ready, &disk, disk_bytes, &puts, progress).await?;
-    let image = image::record(home, staging, tag.to_owned(), config, digest, disk_bytes, Some(bundle))?;
-    progress.done(&format!("{} MiB", image.disk_bytes >> 20));
-    Ok(image)
+    Ok(disk_bytes)
 }
 
-fn counted(files: usize) -> String {
-    if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
-}
-
-/// Boots a machine on a disk, puts files there, and halts it, so that its file system is clean.
-async fn fill(ready: &Ready, disk: &Path, disk_bytes: u64, puts: &[Put<'_>], progress: &dyn Progress) -> Result<()> {
+/// Boots a machine on a disk, puts everything there, and halts it, so that its file system is clean.
+async fn fill(
+    ready: &Ready,
+    disk: &Path,
+    disk_bytes: u64,
+    puts: &[Put<'_>],
+    packages: &[PathBuf],
+    progress: &dyn Progress,
+) -> Result<()> {
     let Ready { host, kernel, .. } = ready;
     let (mut machine, guest) =
         setup::boot(host, host.accelerator(), kernel, false, disk, disk_bytes, BOOT_LIMIT).await?;
     let work = async {
         guest.admit(Identity::new(&sandbox::new_id()?)?.admission(0)?).await?;
+        if !packages.is_empty() {
+            install(&guest, packages, progress).await?;
+        }
         for (done, put) in puts.iter().enumerate() {
             progress.detail(&format!("{} of {}", done + 1, puts.len()));
-            write(&guest, put).await?;
+            write(&guest, &put.path, put.mode, put.bytes).await?;
         }
         guest.demand(&Request::Halt, "halt").await
     };
@@ -205,15 +277,71 @@ async fn fill(ready: &Ready, disk: &Path, disk_bytes: u64, puts: &[Put<'_>], pro
     }
 }
 
-async fn write(guest: &Guest, put: &Put<'_>) -> Result<()> {
+/// Has the guest's own package client install files, without any source. No service is started for it, and nothing of how it
+/// was done stays.
+async fn install(guest: &Guest, packages: &[PathBuf], progress: &dyn Progress) -> Result<()> {
+    const SCRIPT: &str = "set -e\n\
+        printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d\n\
+        apt-get install -y -q --no-install-recommends -oDir::Etc::SourceList=/dev/null \
+        -oDir::Etc::SourceParts=/dev/null -oAPT::Sandbox::User=root /var/cache/mvm-packages/*.deb\n\
+        rm -rf /usr/sbin/policy-rc.d /var/cache/mvm-packages /var/cache/apt/*.bin /var/lib/apt/lists/* /var/log/apt \
+        /var/log/dpkg.log /var/log/alternatives.log\n";
+    for package in packages {
+        let bytes = fs::read(package).context(|| format!("cannot read {}", package.display()))?;
+        let name = package.file_name().unwrap_or_default().to_string_lossy();
+        write(guest, &format!("/var/cache/mvm-packages/{name}"), 0o644, &bytes).await?;
+    }
+    let env = [("DEBIAN_FRONTEND", "noninteractive"), ("LC_ALL", "C.UTF-8")];
+    let exec = Exec {
+        argv: ["sh", "-c", SCRIPT].map(str::to_owned).to_vec(),
+        env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+        ..Exec::default()
+    };
+    let late = |_| Err(Error::new(ErrorCode::Timeout, "cannot install the packages", "it takes too long"));
+    tokio::time::timeout(INSTALL_LIMIT, attend(guest, exec, progress)).await.unwrap_or_else(late)
+}
+
+/// Stays with a command to its end, and shows what it says.
+async fn attend(guest: &Guest, exec: Exec, progress: &dyn Progress) -> Result<()> {
+    let mut channel = guest.exec(exec).await?;
+    let mut last = String::new();
+    loop {
+        match channel.frames.next().await? {
+            Frame::Reply(Reply::Started { .. }) => {}
+            Frame::Stdout(bytes) | Frame::Stderr(bytes) => {
+                let text = String::from_utf8_lossy(bytes);
+                if let Some(line) = text.lines().rfind(|line| !line.trim().is_empty()) {
+                    last = harmless(line.trim()).chars().take(MAX_LINE).collect();
+                    progress.detail(&last);
+                }
+            }
+            Frame::Reply(Reply::Exited(exited)) if exited.status == Status::Code(0) => return Ok(()),
+            Frame::Reply(_) => {
+                let why = if last.is_empty() { "their client failed".to_owned() } else { last };
+                return Err(Error::new(ErrorCode::SandboxUnavailable, "cannot install the packages", why));
+            }
+        }
+    }
+}
+
+async fn read(guest: &Guest, path: &str) -> Result<Vec<u8>> {
+    let mut reading = guest.read_file(path.as_bytes(), 0, Some(MAX_STATUS)).await?;
+    let mut bytes = Vec::new();
+    while let Some(piece) = reading.next().await? {
+        bytes.extend_from_slice(piece);
+    }
+    Ok(bytes)
+}
+
+async fn write(guest: &Guest, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
     let write = Write {
-        path: put.path.clone().into_bytes(),
-        mode: Some(put.mode),
+        path: path.as_bytes().to_vec(),
+        mode: Some(mode),
         owner: "0:0".to_owned(),
         create_parents: true,
         ..Write::default()
     };
     let mut writing = guest.write_file(write).await?;
-    writing.send(put.bytes).await?;
+    writing.send(bytes).await?;
     writing.finish().await.map(drop)
 }

@@ -2,7 +2,7 @@
 //!
 //! A bundle is a directory, or the same as one file (`.tar.zst`): `workload.json`, the canonical document, and `contents/` with
 //! each content under its SHA-256. What a workload is made of decides every byte of its bundle, so the digest of the document
-//! is the digest of the whole.
+//! is the digest of the whole. A build that takes packages adds `packages.lock.json`, which says which.
 
 mod archive;
 mod directory;
@@ -15,6 +15,7 @@ use mvm_ir::{Content, Workload};
 use mvm_wire::ErrorCode;
 
 use crate::error::{Error, Result};
+use crate::packages::{FILE as LOCK, Lock};
 use crate::workload;
 
 /// Bytes of all contents together.
@@ -31,6 +32,7 @@ const CONTENTS: &str = "contents";
 pub struct Bundle {
     workload: Workload,
     contents: BTreeMap<String, Vec<u8>>,
+    lock: Option<Lock>,
 }
 
 impl Bundle {
@@ -41,7 +43,27 @@ impl Bundle {
             wanted.check(digest, bytes)?;
         }
         wanted.none_is_missing()?;
-        Ok(Bundle { workload, contents })
+        Ok(Bundle { workload, contents, lock: None })
+    }
+
+    /// Which packages are to be taken, and no others.
+    pub fn lock(&self) -> Option<&Lock> {
+        self.lock.as_ref()
+    }
+
+    /// The same with these packages.
+    pub fn with_lock(self, lock: Option<Lock>) -> Bundle {
+        Bundle { lock, ..self }
+    }
+
+    /// Every file of it but the contents, by name, in their order.
+    fn head(&self) -> Result<Vec<(&'static str, Vec<u8>)>> {
+        let document = mvm_ir::canonical(&self.workload).map_err(|e| Error::internal("cannot write the bundle", e))?;
+        let mut head = vec![(DOCUMENT, document)];
+        if let Some(lock) = &self.lock {
+            head.push((LOCK, lock.bytes()?));
+        }
+        Ok(head)
     }
 
     /// The workload.
@@ -68,14 +90,10 @@ impl Bundle {
     /// Writes it: as one file if the name ends so, and as a directory otherwise. It is there whole or not at all. A bundle
     /// that is there is replaced, anything else is [`ErrorCode::AlreadyExists`].
     pub fn write(&self, path: &Path) -> Result<()> {
-        let document = mvm_ir::canonical(&self.workload).map_err(|e| Error::internal("cannot write the bundle", e))?;
+        let head = self.head()?;
         let named = path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(ARCHIVE.as_bytes()));
-        if named {
-            archive::write(path, &document, &self.contents)
-        } else {
-            directory::write(path, &document, &self.contents)
-        }
-        .map_err(|error| Error { what: format!("cannot write the bundle {}", path.display()), ..error })
+        if named { archive::write(path, &head, &self.contents) } else { directory::write(path, &head, &self.contents) }
+            .map_err(|error| Error { what: format!("cannot write the bundle {}", path.display()), ..error })
     }
 }
 

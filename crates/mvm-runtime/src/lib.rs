@@ -20,6 +20,7 @@ pub mod host;
 pub mod image;
 pub mod kernel;
 pub mod lifecycle;
+pub mod packages;
 pub mod place;
 pub mod point;
 pub mod policy;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use mvm_runtime::bundle::Bundle;
 use mvm_runtime::{Home, build};
 use serde_json::json;
 
@@ -16,8 +17,9 @@ use crate::{input, output, signals};
 #[command(
     after_help = "A machine boots on a copy of the image that the workload is built on, without a network, takes the \
     workload's files and source, and halts. Its disk is the new image; nothing of the workload runs. The same files on the \
-    same image are built once.\n\nExamples:\n  mvmctl build web.bundle\n  mvmctl build ./web.py --tag web-2\n  \
-    mvmctl run --image web -- ls /app"
+    same image are built once. Packages of Debian are fetched by this host's package client and installed in that machine; \
+    which they were is written into the bundle, and taken again the next time.\n\nExamples:\n  mvmctl build web.bundle\n  mvmctl build ./web.py --tag web-2\n  \
+    mvmctl up web"
 )]
 pub struct BuildArgs {
     /// A bundle, a source file that declares a workload, or a document
@@ -42,20 +44,38 @@ pub fn build(args: &BuildArgs) -> u8 {
 
 fn make(args: &BuildArgs) -> Found<()> {
     let bundle = input::bundle(&args.input, None)?;
-    let tag = args.tag.as_deref().unwrap_or(&bundle.workload().name);
+    let (tag, locked) = (args.tag.clone().unwrap_or_else(|| bundle.workload().name.clone()), bundle.lock().cloned());
     let progress = Drawn::new(args.quiet || args.json);
-    let built = block_on(build::build(&Home::locate()?, &bundle, tag, &progress))?;
+    let built = block_on(build::build(&Home::locate()?, bundle, &tag, &progress))?;
     drop(progress);
     let image = &built.image;
+    if built.bundle.lock() != locked.as_ref() {
+        keep_lock(args, &built.bundle)?;
+    }
     if args.json {
         let bytes = image.disk_bytes;
-        output::print_json(
-            &json!({ "name": tag, "digest": image.digest, "disk_bytes": bytes, "cached": built.cached }),
-        );
+        output::print_json(&json!({
+            "name": tag, "digest": image.digest, "disk_bytes": bytes, "cached": built.cached,
+            "packages": built.bundle.lock().map(|lock| &lock.packages),
+        }));
     } else if !args.quiet {
         let how = if built.cached { "was built before" } else { "is built" };
         output::line(&format!("image {tag} {how} ({})", image.digest));
-        output::line(&format!("  try:  mvmctl run --image {tag} -- ls -R /app"));
+        output::line(&format!("  try:  mvmctl up {tag}"));
+    }
+    Ok(())
+}
+
+/// Writes down in the bundle which packages were taken, so that the next build takes the same.
+fn keep_lock(args: &BuildArgs, bundle: &Bundle) -> Found<()> {
+    if input::is_bundle(&args.input) {
+        return Ok(bundle.write(&args.input)?);
+    }
+    if !args.quiet {
+        let input = args.input.display();
+        eprintln!(
+            "mvmctl: warning: the packages are locked in a bundle, and {input} is none: the next build may take others"
+        );
     }
     Ok(())
 }

@@ -145,6 +145,11 @@ fn read(path: &Path) -> Result<Input> {
     Ok(if bundle::is_archive(&bytes) { Input::Bundle } else { Input::Document(bytes) })
 }
 
+/// Whether a bundle is there.
+pub fn is_bundle(path: &Path) -> bool {
+    matches!(read(path), Ok(Input::Bundle))
+}
+
 /// Whether a path stands for standard input.
 pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"

@@ -76,11 +76,7 @@ fn a_workload_becomes_an_image_with_its_files() {
     let place = Place::new("");
     let ran = place.mvmctl(&["build", "app.py"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert!(
-        ran.stdout.ends_with(&format!("  try:  mvmctl run --image {} -- ls -R /app\n", place.name)),
-        "{}",
-        ran.stdout
-    );
+    assert!(ran.stdout.ends_with(&format!("  try:  mvmctl up {}\n", place.name)), "{}", ran.stdout);
     let script = "./run.sh; stat -c '%n %a %u:%g' * sub/*; cat sub/data";
     assert_eq!(place.said(&place.name, script), "ran in /app\nrun.sh 755 0:0\nsub 755 0:0\nsub/data 644 0:0\ndata");
     let image = place.image(&place.name).unwrap();

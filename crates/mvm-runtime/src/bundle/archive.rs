@@ -13,6 +13,7 @@ use zstd::stream::{read::Decoder, write::Encoder};
 use super::{Bundle, CONTENTS, DOCUMENT, Wanted, document, refused};
 use crate::error::{Error, IoContext, Result};
 use crate::home::unique;
+use crate::packages::{FILE as LOCK, Lock, MAX_LOCK};
 
 /// A level at which text becomes small and time is not yet felt. It decides bytes, so it is never changed.
 const LEVEL: i32 = 9;
@@ -34,10 +35,14 @@ pub fn read(path: &Path) -> Result<Bundle> {
     }
     let workload = document(&bytes(first, mvm_ir::MAX_BYTES as u64)?)?;
     let mut wanted = Wanted::of(&workload)?;
-    let mut contents = BTreeMap::new();
-    for entry in entries {
+    let (mut contents, mut lock) = (BTreeMap::new(), None);
+    for (index, entry) in entries.enumerate() {
         let entry = entry.map_err(broken)?;
         let name = name(&entry)?;
+        if index == 0 && name == LOCK {
+            lock = Some(Lock::read(&bytes(entry, MAX_LOCK)?)?);
+            continue;
+        }
         let digest = name.strip_prefix(CONTENTS).and_then(|rest| rest.strip_prefix('/')).unwrap_or_default().to_owned();
         let Some(size) = wanted.0.get(&digest).copied() else {
             return Err(refused(format!("{} is no part of the bundle", crate::text::harmless(&name))));
@@ -47,7 +52,7 @@ pub fn read(path: &Path) -> Result<Bundle> {
         contents.insert(digest, bytes);
     }
     wanted.none_is_missing()?;
-    Ok(Bundle { workload, contents })
+    Ok(Bundle { workload, contents, lock })
 }
 
 fn broken(e: io::Error) -> Error {
@@ -70,7 +75,7 @@ fn bytes(mut entry: impl Read, limit: u64) -> Result<Vec<u8>> {
 }
 
 /// Writes one beside its place, and puts it there.
-pub fn write(path: &Path, document: &[u8], contents: &BTreeMap<String, Vec<u8>>) -> Result<()> {
+pub fn write(path: &Path, head: &[(&str, Vec<u8>)], contents: &BTreeMap<String, Vec<u8>>) -> Result<()> {
     let what = || "cannot write the bundle".to_owned();
     if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
         return Err(Error::new(ErrorCode::AlreadyExists, what(), "something else than a file is there"));
@@ -79,7 +84,7 @@ pub fn write(path: &Path, document: &[u8], contents: &BTreeMap<String, Vec<u8>>)
     let draft = parent.join(format!(".mvm-{}", unique()));
     let written = || -> io::Result<()> {
         let mut file = File::options().create_new(true).write(true).open(&draft)?;
-        file.write_all(&packed(document, contents)?)?;
+        file.write_all(&packed(head, contents)?)?;
         file.sync_all()?;
         std::fs::rename(&draft, path)?;
         File::open(parent)?.sync_all()
@@ -88,7 +93,7 @@ pub fn write(path: &Path, document: &[u8], contents: &BTreeMap<String, Vec<u8>>)
 }
 
 /// Its bytes: names in their order, and no time, owner or mode of this host.
-fn packed(document: &[u8], contents: &BTreeMap<String, Vec<u8>>) -> io::Result<Vec<u8>> {
+fn packed(head: &[(&str, Vec<u8>)], contents: &BTreeMap<String, Vec<u8>>) -> io::Result<Vec<u8>> {
     let mut encoder = Encoder::new(Vec::new(), LEVEL)?;
     encoder.include_checksum(true)?;
     let mut tar = Builder::new(encoder);
@@ -99,7 +104,7 @@ fn packed(document: &[u8], contents: &BTreeMap<String, Vec<u8>>) -> io::Result<V
         header.set_mode(0o644);
         tar.append_data(&mut header, name, bytes)
     };
-    add(DOCUMENT, document)?;
+    head.iter().try_for_each(|(name, bytes)| add(name, bytes))?;
     for (digest, bytes) in contents {
         add(&format!("{CONTENTS}/{digest}"), bytes)?;
     }

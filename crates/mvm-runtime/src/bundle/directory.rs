@@ -15,6 +15,7 @@ use super::{Bundle, CONTENTS, DOCUMENT, Wanted, document, refused};
 use crate::copy::beneath::Dir;
 use crate::error::{Error, IoContext, Result};
 use crate::home::unique;
+use crate::packages::{FILE as LOCK, Lock, MAX_LOCK};
 
 const WHAT: &str = "cannot read the bundle";
 
@@ -25,6 +26,13 @@ pub fn read(path: &Path) -> Result<Bundle> {
     let mut wanted = Wanted::of(&workload)?;
     let mut contents = BTreeMap::new();
     let mut there = vec![DOCUMENT];
+    let lock = match dir.read(LOCK.as_bytes()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        _ => {
+            there.push(LOCK);
+            Some(Lock::read(&bytes(&dir, LOCK, MAX_LOCK)?)?)
+        }
+    };
     if !wanted.0.is_empty() {
         there.push(CONTENTS);
         let inner = dir.enter(CONTENTS.as_bytes()).map_err(|e| refused(format!("{CONTENTS}: {e}")))?;
@@ -36,7 +44,7 @@ pub fn read(path: &Path) -> Result<Bundle> {
         nothing_else(&inner, contents.len(), |entry| contents.keys().any(|digest| digest.as_bytes() == entry.name))?;
     }
     nothing_else(&dir, there.len(), |entry| there.iter().any(|name| name.as_bytes() == entry.name))?;
-    Ok(Bundle { workload, contents })
+    Ok(Bundle { workload, contents, lock })
 }
 
 /// A file, of which one byte too many is seen.
@@ -61,13 +69,13 @@ fn nothing_else(dir: &Dir, count: usize, known: impl Fn(&Entry) -> bool) -> Resu
 }
 
 /// Writes one beside its place, and puts it there.
-pub fn write(path: &Path, document: &[u8], contents: &BTreeMap<String, Vec<u8>>) -> Result<()> {
+pub fn write(path: &Path, head: &[(&str, Vec<u8>)], contents: &BTreeMap<String, Vec<u8>>) -> Result<()> {
     let what = || "cannot write the bundle".to_owned();
     let place = std::path::absolute(path).context(what)?;
     let parent = place.parent().ok_or_else(|| Error::new(ErrorCode::InvalidRequest, what(), "it has no name"))?;
     let replaces = replaces(&place)?;
     let draft = Draft(parent.join(format!(".mvm-{}", unique())));
-    draft.fill(document, contents).context(what)?;
+    draft.fill(head, contents).context(what)?;
     let flags = if replaces { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
     match renameat_with(CWD, &draft.0, CWD, &place, flags) {
         Err(Errno::EXIST | Errno::NOTEMPTY) => return Err(in_the_way()),
@@ -91,7 +99,7 @@ fn replaces(place: &Path) -> Result<bool> {
     }
     let mut entries = fs::read_dir(place).context(|| "cannot write the bundle".to_owned())?;
     let ours = |entry: io::Result<fs::DirEntry>| {
-        entry.is_ok_and(|entry| [DOCUMENT, CONTENTS].iter().any(|name| entry.file_name() == *name))
+        entry.is_ok_and(|entry| [DOCUMENT, LOCK, CONTENTS].iter().any(|name| entry.file_name() == *name))
     };
     if entries.all(ours) { Ok(true) } else { Err(in_the_way()) }
 }
@@ -100,9 +108,9 @@ fn replaces(place: &Path) -> Result<bool> {
 struct Draft(PathBuf);
 
 impl Draft {
-    fn fill(&self, document: &[u8], contents: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
+    fn fill(&self, head: &[(&str, Vec<u8>)], contents: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
         fs::create_dir(&self.0)?;
-        put(&self.0.join(DOCUMENT), document)?;
+        head.iter().try_for_each(|(name, bytes)| put(&self.0.join(name), bytes))?;
         if !contents.is_empty() {
             let inner = self.0.join(CONTENTS);
             fs::DirBuilder::new().mode(0o777).create(&inner)?;

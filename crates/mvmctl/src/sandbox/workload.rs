@@ -22,16 +22,16 @@ use crate::{output, plan, secrets};
 pub async fn up(args: &UpArgs, named: &Path) -> Found<u8> {
     let home = Home::locate()?;
     let Named { bundle, tag, is_built } = found(&home, named)?;
-    let workload = bundle.workload();
     if args.policy.dry_run {
-        return Ok(plan::plan(workload, args.json)?);
+        return Ok(plan::plan(bundle.workload(), args.json)?);
     }
-    let request = request(args, workload, &tag)?;
-    allowed(&home, workload)?;
+    let request = request(args, bundle.workload(), &tag)?;
+    allowed(&home, bundle.workload())?;
     let progress = Drawn::new(args.quiet || args.json);
-    if !is_built {
-        build::build(&home, &bundle, &tag, &progress).await?;
-    }
+    let bundle = match is_built {
+        true => bundle,
+        false => build::build(&home, bundle, &tag, &progress).await?.bundle,
+    };
     let mut warnings = Vec::new();
     let read = |request: &CreateRequest| secrets::read(&request.secrets, &request.env, &mut warnings);
     let held = CreateRequest { lease: true, ttl_ms: None, no_ttl: false, ..request.clone() };
@@ -48,7 +48,8 @@ pub async fn up(args: &UpArgs, named: &Path) -> Found<u8> {
         }
     };
     secrets::warn(&warnings, args.quiet || args.json);
-    let has_ports = !request.ports.is_empty() || workload.steps.iter().any(|step| matches!(step, Step::Forward(_)));
+    let is_port = |step: &Step| matches!(step, Step::Forward(_));
+    let has_ports = !request.ports.is_empty() || bundle.workload().steps.iter().any(is_port);
     let ports: Vec<Port> = if has_ports { client.get("/v1/ports").await? } else { Vec::new() };
     print(args, &Done { sandbox, made, job, ports, warnings, missing: None });
     Ok(output::SUCCESS)
