@@ -88,7 +88,7 @@ pub async fn build(home: &Home, bundle: Bundle, tag: &str, progress: &dyn Progre
 /// The image of the same things, which is called so from now on.
 fn found(home: &Home, ready: &Ready, bundle: &Bundle, tag: &str) -> Result<Option<Image>> {
     let digest = digest(&ready.image, bundle, &config(&ready.image.config, bundle.workload()))?;
-    image::with_digest(home, &digest).map(|found| image::tag(home, found, tag, bundle)).transpose()
+    image::with_digest(home, &digest).map(|found| image::tag(home, found, tag, Some(bundle))).transpose()
 }
 
 async fn make(home: &Home, ready: &Ready, bundle: Bundle, tag: &str, progress: &dyn Progress) -> Result<Built> {

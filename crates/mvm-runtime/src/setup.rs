@@ -12,7 +12,7 @@ use mvm_wire::guest::{Reply, Request};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, IoContext, Result};
-use crate::home::Home;
+use crate::home::{Home, Staging};
 use crate::host::{Accelerator, Host, Kvm};
 use crate::image::{self, Image, ImageSource};
 use crate::kernel::{self, Kernel};
@@ -52,16 +52,27 @@ pub async fn ready(home: &Home, image: &str, progress: &dyn Progress) -> Result<
     home.create()?;
     home.sweep();
     let _setting_up = home.lock("setup", || progress.warn("another mvmctl is setting up; waiting for it"))?;
+    let (host, kernel) = ground(home, progress).await?;
+    let image = match image::lookup(home, image)? {
+        Some(found) => found,
+        None => {
+            let staging = home.staging("image")?;
+            let source = image::source(image, staging.path(), progress)?;
+            let digest = image::digest(&source)?;
+            build_image(home, (&host, &kernel), staging, source, digest, progress).await?
+        }
+    };
+    Ok(Ready { host, kernel, image })
+}
+
+/// What machines run on: makes what is missing. The caller holds the lock `setup`.
+pub(crate) async fn ground(home: &Home, progress: &dyn Progress) -> Result<(Host, Kernel)> {
     let kernel = match kernel::installed(home)? {
         Some(kernel) => kernel,
         None => kernel::fetch(home, progress)?,
     };
     let host = judge_kvm(home, Host::load(home)?, &kernel, progress).await?;
-    let image = match image::lookup(home, image)? {
-        Some(found) => found,
-        None => build_image(home, &host, &kernel, image, progress).await?,
-    };
-    Ok(Ready { host, kernel, image })
+    Ok((host, kernel))
 }
 
 /// Everything a later run could wait for: kernel, verdict, all built-in images, their templates.
@@ -107,15 +118,19 @@ async fn judge_kvm(home: &Home, mut host: Host, kernel: &Kernel, progress: &dyn 
     Ok(host)
 }
 
-async fn build_image(home: &Home, host: &Host, kernel: &Kernel, name: &str, progress: &dyn Progress) -> Result<Image> {
-    let staging = home.staging("image")?;
-    let source = image::source(name, staging.path(), progress)?;
-    progress.step(&format!("image {name}: writing its disk in a build machine"));
-    let digest = image::digest(&source)?;
+/// Makes the image of an archive that lies in `staging`. The caller holds the lock `setup`.
+pub(crate) async fn build_image(
+    home: &Home,
+    (host, kernel): (&Host, &Kernel),
+    staging: Staging,
+    source: ImageSource,
+    digest: String,
+    progress: &dyn Progress,
+) -> Result<Image> {
+    progress.step(&format!("image {}: writing its disk in a build machine", source.name));
     let archive_bytes =
         std::fs::metadata(&source.tar).context(|| format!("cannot read {}", source.tar.display()))?.len();
-    // Small files take more on a disk than in an archive; a clone's disk grows to the size that was asked for.
-    let disk_bytes = (archive_bytes * 3 / 2 + (48 << 20)).next_multiple_of(4 << 20);
+    let disk_bytes = disk_bytes(archive_bytes, source.entries);
     let disk = staging.path().join(image::DISK);
     image::empty_disk(&disk, disk_bytes)?;
     fill(host, kernel, &source, &disk, disk_bytes, archive_bytes, progress).await?;
@@ -123,6 +138,13 @@ async fn build_image(home: &Home, host: &Host, kernel: &Kernel, name: &str, prog
     let image = image::record(home, staging, source.name, source.config, digest, disk_bytes, None)?;
     progress.done(&format!("{} MiB", image.disk_bytes >> 20));
     Ok(image)
+}
+
+/// Small files take more on a disk than in an archive, and each takes one of the disk's inodes. A clone's disk grows to the
+/// size that was asked for.
+fn disk_bytes(archive_bytes: u64, entries: u64) -> u64 {
+    let content = (archive_bytes * 3 / 2).max(entries * image::BYTES_PER_INODE);
+    (content + (48 << 20)).next_multiple_of(4 << 20)
 }
 
 /// Sends the archive into a machine whose only disk is the image's, where it is unpacked as root.

@@ -1,4 +1,5 @@
-//! Every type that crosses a process boundary: guest frames, the host API, error codes. Pure data: no I/O, no `unsafe`.
+//! Every type that crosses a process boundary: guest frames, the host API, error codes, archives. Pure data: no I/O of its
+//! own, no `unsafe`.
 
 #![forbid(unsafe_code)]
 
@@ -11,5 +12,6 @@ pub mod guest;
 pub mod hello;
 #[cfg(feature = "api")]
 pub mod object;
+pub mod tar;
 
 pub use error::ErrorCode;

@@ -1,11 +1,16 @@
 //! `mvmctl image`: what machines can be started from.
 
-use clap::Subcommand;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
 use mvm_runtime::image::{self as runtime, Image};
+use mvm_runtime::import::import;
 use mvm_runtime::{Home, Result};
 use serde_json::{Value, json};
 
-use crate::output;
+use crate::commands::block_on;
+use crate::progress::Drawn;
+use crate::{output, signals};
 
 /// `mvmctl image`.
 #[derive(Debug, Subcommand)]
@@ -24,6 +29,8 @@ pub enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make an image of what others made: a root file system, or an image of docker or OCI
+    Import(ImportArgs),
     /// Remove images by their names; sandboxes that were made of one keep its disk
     Rm {
         /// Their names
@@ -35,11 +42,36 @@ pub enum ImageCommand {
     },
 }
 
+/// `mvmctl image import`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "SOURCE is a root file system, as a tar archive (also compressed with gzip or zstd) or as a directory; what \
+    `docker save` writes; or an OCI image layout, as a directory or as a tar archive. What it is, is told by what is in \
+    it.\n\nExamples:\n  docker save -o alpine.tar alpine && mvmctl image import alpine.tar alpine\n  \
+    mvmctl image import rootfs.tar.gz mine\n  mvmctl run --image mine -- ls -l /"
+)]
+pub struct ImportArgs {
+    /// An archive or a directory
+    pub source: PathBuf,
+    /// What to call the image. An image that is called so already loses the name
+    pub name: String,
+    /// Of several images in it, the one that is called so there
+    #[arg(long)]
+    pub reference: Option<String>,
+    /// Print what was imported as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
 /// Runs the verb.
 pub fn image(command: ImageCommand) -> u8 {
     let (result, as_json) = match command {
         ImageCommand::Ls { json } => (list(json), json),
         ImageCommand::Inspect { name, json } => (inspect(&name, json), json),
+        ImageCommand::Import(args) => (make(&args), args.json),
         ImageCommand::Rm { names, json } => (remove(&names, json), json),
     };
     result.map_or_else(|error| output::error(&error, as_json), |()| output::SUCCESS)
@@ -98,6 +130,26 @@ fn inspect(name: &str, as_json: bool) -> Result<()> {
         ("entrypoint", or(&config.entrypoint.join(" "), "none")),
     ];
     output::table(&rows.map(|(name, value)| vec![name.to_owned(), value]));
+    Ok(())
+}
+
+fn make(args: &ImportArgs) -> Result<()> {
+    let _signals = signals::listen();
+    let ImportArgs { source, name, reference, json, quiet } = args;
+    let progress = Drawn::new(*quiet || *json);
+    let made = block_on(import(&Home::locate()?, source, name, reference.as_deref(), &progress))?;
+    drop(progress);
+    let image = &made.image;
+    if *json {
+        output::print_json(&json!({
+            "name": name, "digest": image.digest, "disk_bytes": image.disk_bytes, "config": image.config,
+            "cached": made.cached,
+        }));
+    } else if !quiet {
+        let how = if made.cached { "was there before" } else { "is imported" };
+        output::line(&format!("image {name} {how} ({})", image.digest));
+        output::line(&format!("  try:  mvmctl run --image {name} -- ls -l /"));
+    }
     Ok(())
 }
 

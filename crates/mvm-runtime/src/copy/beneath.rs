@@ -3,9 +3,10 @@
 //! Each step down opens one name, without `/` and not `..`, relative to a descriptor and with `O_NOFOLLOW`. That is what
 //! `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS` would enforce for a longer path, on every kernel.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -80,6 +81,65 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&self.0, checked(name)?, flags, Mode::empty())?);
         if file.metadata()?.is_file() { Ok(file) } else { Err(Errno::INVAL.into()) }
+    }
+
+    /// The names in it in their order, at most `limit` and one.
+    pub fn names(&self, limit: u64) -> Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        for item in rustix::fs::Dir::read_from(self.0.as_fd())? {
+            let name = item?.file_name().to_bytes().to_vec();
+            if !matches!(name.as_slice(), b"." | b"..") {
+                names.push(name);
+            }
+            if names.len() as u64 > limit {
+                break;
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// What `name` in it is.
+    pub fn stat(&self, name: &[u8]) -> Result<Stat> {
+        Ok(rustix::fs::statat(&self.0, checked(name)?, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// What it is itself.
+    pub fn stat_itself(&self) -> Result<Stat> {
+        Ok(rustix::fs::fstat(&self.0)?)
+    }
+
+    /// The extended attributes of `name` in it.
+    pub fn attributes(&self, name: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        self.attributes_at(checked(name)?)
+    }
+
+    /// Its own extended attributes.
+    pub fn attributes_itself(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        self.attributes_at(b".")
+    }
+
+    /// There is no call for them that begins at a descriptor; the kernel's name for it does, and the last part is not followed.
+    fn attributes_at(&self, name: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        let path = [format!("/proc/self/fd/{}/", self.0.as_raw_fd()).as_bytes(), name].concat();
+        let mut list = vec![0; 64 << 10];
+        let length = match rustix::fs::llistxattr(path.as_slice(), &mut list) {
+            // A file system without any.
+            Err(Errno::OPNOTSUPP) => 0,
+            result => result?,
+        };
+        let mut attributes = BTreeMap::new();
+        for attribute in list[..length].split(|byte| *byte == 0).filter(|attribute| !attribute.is_empty()) {
+            let mut value = vec![0; 64 << 10];
+            match rustix::fs::lgetxattr(path.as_slice(), attribute, &mut value) {
+                Ok(length) => value.truncate(length),
+                // It was removed meanwhile.
+                Err(Errno::NODATA) => continue,
+                Err(e) => return Err(e.into()),
+            }
+            attributes.insert(attribute.to_vec(), value);
+        }
+        Ok(attributes)
     }
 
     /// What is in it, at most `limit` entries and one.

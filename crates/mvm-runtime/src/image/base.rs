@@ -35,7 +35,7 @@ pub fn archive(dir: &Path, progress: &dyn Progress) -> Result<ImageSource> {
         warm: vec![vec!["true".into()], vec!["/bin/sh".into(), "-c".into(), "true; /bin/true; cat /dev/null".into()]],
         ..ImageConfig::default()
     };
-    Ok(ImageSource { name: "base".into(), tar, config })
+    Ok(ImageSource { name: "base".into(), tar, config, entries: 0 })
 }
 
 /// A program without an interpreter needs no libraries.

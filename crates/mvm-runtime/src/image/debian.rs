@@ -77,7 +77,7 @@ pub fn archive(dir: &Path, progress: &dyn Progress) -> Result<ImageSource> {
         ],
         ..ImageConfig::default()
     };
-    Ok(ImageSource { name: "debian".into(), tar, config })
+    Ok(ImageSource { name: "debian".into(), tar, config, entries: 0 })
 }
 
 /// The call of mmdebstrap, up to its options.

@@ -26,6 +26,8 @@ use crate::tool::Tool;
 pub const BUILTIN: [&str; 2] = ["base", "debian"];
 /// An image's disk, in its directory.
 pub const DISK: &str = "rootfs.ext4";
+/// Each file of a disk has one inode, and a disk has one for each so many bytes.
+pub const BYTES_PER_INODE: u64 = 16384;
 const RECORD: &str = "image.json";
 /// The workloads that images were built of.
 const BUNDLES: &str = "bundles";
@@ -65,6 +67,8 @@ pub struct ImageSource {
     pub tar: PathBuf,
     /// Its configuration.
     pub config: ImageConfig,
+    /// How many entries it has at most; 0 if there are few for its size.
+    pub entries: u64,
 }
 
 /// An image that machines can use.
@@ -228,9 +232,10 @@ fn kept(home: &Home, digest: &str) -> PathBuf {
     home.images().join(BUNDLES).join(format!("{}{}", digest.trim_start_matches("sha256:"), bundle::ARCHIVE))
 }
 
-/// Calls an image by another name, too, whatever had that before, and has it be that of a workload.
-pub fn tag(home: &Home, image: Image, name: &str, bundle: &Bundle) -> Result<Image> {
-    let image = Image { name: name.to_owned(), workload: Some(keep(home, bundle)?), ..image };
+/// Calls an image by another name, too, whatever had that before, and has it be that of a workload if there is one.
+pub fn tag(home: &Home, image: Image, name: &str, bundle: Option<&Bundle>) -> Result<Image> {
+    let workload = bundle.map(|bundle| keep(home, bundle)).transpose()?;
+    let image = Image { name: name.to_owned(), workload, ..image };
     let text = serde_json::to_vec_pretty(&image).map_err(|e| Error::internal("cannot encode the image's record", e))?;
     write_atomically(&pointer(home, name), &text)?;
     remove_unnamed(home);
@@ -292,7 +297,8 @@ pub fn empty_disk(path: &Path, bytes: u64) -> Result<()> {
     const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,\
         large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
     Tool::new("mke2fs")?
-        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-J", "size=4", "-i", "16384"])
+        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-J", "size=4"])
+        .args(["-i", &BYTES_PER_INODE.to_string()])
         .args(["-O", FEATURES, "-U", ID])
         .args(["-E", &format!("root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1,nodiscard,hash_seed={ID}")])
         .env("E2FSPROGS_FAKE_TIME", "1")
