@@ -168,15 +168,17 @@ pub fn create_request(workload: &Workload) -> Result<CreateRequest> {
     })
 }
 
-/// What runs for an entrypoint. It starts in the directory of the source, which Python finds modules in.
+/// What runs for an entrypoint. It starts in the directory of the source, which Python finds modules in. Of another language
+/// nothing does: no image is built for its functions.
 fn argv(entrypoint: &Entrypoint) -> Vec<String> {
     const CALL: &str = "import importlib, sys; sys.path.append('/usr/lib/mvm/python'); \
         getattr(importlib.import_module(sys.argv[1]), sys.argv[2])()";
     match entrypoint {
         Entrypoint::Command(argv) => argv.clone(),
-        Entrypoint::Function(EntrypointFunction { module, function, .. }) => {
+        Entrypoint::Function(EntrypointFunction { language, module, function }) if language == "python" => {
             ["python3", "-c", CALL, module, function].map(str::to_owned).to_vec()
         }
+        Entrypoint::Function(_) => Vec::new(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! `mvmctl build`: the image of a workload.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mvm_runtime::bundle::Bundle;
+use mvm_runtime::packages::Lock;
 use mvm_runtime::{Home, build};
 use serde_json::json;
 
@@ -49,9 +50,7 @@ fn make(args: &BuildArgs) -> Found<()> {
     let built = block_on(build::build(&Home::locate()?, bundle, &tag, &progress))?;
     drop(progress);
     let image = &built.image;
-    if built.bundle.lock() != locked.as_ref() {
-        keep_lock(args, &built.bundle)?;
-    }
+    keep_lock(&args.input, args.quiet, locked.as_ref(), &built.bundle)?;
     if args.json {
         let bytes = image.disk_bytes;
         output::print_json(&json!({
@@ -66,13 +65,16 @@ fn make(args: &BuildArgs) -> Found<()> {
     Ok(())
 }
 
-/// Writes down in the bundle which packages were taken, so that the next build takes the same.
-fn keep_lock(args: &BuildArgs, bundle: &Bundle) -> Found<()> {
-    if input::is_bundle(&args.input) {
-        return Ok(bundle.write(&args.input)?);
+/// Writes down in the bundle which packages were taken, if others were `locked` before, so that the next build takes the same.
+pub fn keep_lock(input: &Path, quiet: bool, locked: Option<&Lock>, bundle: &Bundle) -> Found<()> {
+    if bundle.lock() == locked {
+        return Ok(());
     }
-    if !args.quiet {
-        let input = args.input.display();
+    if input::is_bundle(input) {
+        return Ok(bundle.write(input)?);
+    }
+    if !quiet {
+        let input = input.display();
         eprintln!(
             "mvmctl: warning: the packages are locked in a bundle, and {input} is none: the next build may take others"
         );

@@ -14,6 +14,7 @@ use mvm_wire::api::{CreateRequest, DeletionReport, DetachRequest, Job, JobReques
 use super::args::UpArgs;
 use super::replay;
 use super::up::{Done, claim, print};
+use crate::build::keep_lock;
 use crate::input::{self, Found};
 use crate::progress::Drawn;
 use crate::{output, plan, secrets};
@@ -30,7 +31,12 @@ pub async fn up(args: &UpArgs, named: &Path) -> Found<u8> {
     let progress = Drawn::new(args.quiet || args.json);
     let bundle = match is_built {
         true => bundle,
-        false => build::build(&home, bundle, &tag, &progress).await?.bundle,
+        false => {
+            let locked = bundle.lock().cloned();
+            let built = build::build(&home, bundle, &tag, &progress).await?.bundle;
+            keep_lock(named, args.quiet || args.json, locked.as_ref(), &built)?;
+            built
+        }
     };
     let mut warnings = Vec::new();
     let read = |request: &CreateRequest| secrets::read(&request.secrets, &request.env, &mut warnings);
