@@ -13,6 +13,7 @@ mod files;
 mod input;
 mod job;
 mod link;
+mod pack;
 mod process;
 mod raw;
 mod serve;

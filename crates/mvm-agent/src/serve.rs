@@ -16,7 +16,7 @@ use crate::admit::Identity;
 use crate::boot::{Role, log};
 use crate::job::{self, Jobs};
 use crate::link::Port;
-use crate::{cgroup, connect, files, process, unpack};
+use crate::{cgroup, connect, files, pack, process, unpack};
 
 /// The most that the session sends as one piece: with its header of 12 bytes the most that the port takes at once
 /// (measured: half again as fast as the default).
@@ -132,6 +132,7 @@ async fn handle(machine: &Machine, mut stream: Stream) -> Result<()> {
         Some(Request::Thaw) => thaw(machine).await,
         Some(Request::Halt) => halt(),
         Some(Request::Unpack) => return unpack_stream(machine, stream).await,
+        Some(Request::Pack) => return pack_stream(machine, stream).await,
         None => failed(Step::Protocol, "not a request"),
     };
     write_reply(&mut stream, &reply).await?;
@@ -225,6 +226,24 @@ async fn unpack_on_thread(mut frames: impl AsyncRead + Unpin) -> Result<()> {
     }
     drop(sender);
     finished.await.unwrap_or_else(|_| Err(ErrorKind::Other.into()))
+}
+
+async fn pack_stream(machine: &Machine, stream: Stream) -> Result<()> {
+    let (_reader, mut writer) = stream.split();
+    let reply = if machine.role == Role::Builder {
+        let (sender, mut frames) = tokio::sync::mpsc::channel(4);
+        let (done, finished) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || done.send(pack::pack(sender)));
+        while let Some(frame) = frames.recv().await {
+            writer.write_all(&frame).await?;
+        }
+        let result = finished.await.unwrap_or_else(|_| Err(ErrorKind::Other.into()));
+        result.map_or_else(|e| other(&e), |()| Reply::Done)
+    } else {
+        failed(Step::Protocol, "this machine packs nothing")
+    };
+    write_reply(&mut writer, &reply).await?;
+    writer.close().await
 }
 
 struct Chunks {

@@ -15,7 +15,8 @@ use crate::boot::NEW_ROOT;
 
 /// Unpacks everything that `archive` yields below the new root, then unmounts it, so that the file system is clean.
 pub fn unpack(mut archive: impl Read) -> Result<()> {
-    // Directories around what is being unpacked: their times must survive what is made in them.
+    // Directories around what is being unpacked: their times must survive what is made in them. An archive has all that is
+    // in a directory right behind it.
     let mut around: Vec<Entry> = Vec::new();
     while let Some(entry) = tar::read(&mut archive)? {
         while around.last().is_some_and(|dir| !is_beneath(&entry.path, &dir.path)) {
@@ -38,7 +39,8 @@ fn is_beneath(path: &[u8], dir: &[u8]) -> bool {
     dir.is_empty() || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with(b"/"))
 }
 
-fn place(path: &[u8]) -> PathBuf {
+/// Where a path of the archive is now.
+pub fn place(path: &[u8]) -> PathBuf {
     Path::new(NEW_ROOT).join(OsStr::from_bytes(path))
 }
 

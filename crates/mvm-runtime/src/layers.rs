@@ -90,9 +90,9 @@ pub fn flatten(layers: &[Layer], limits: &Limits, out: &mut impl Write) -> Resul
         let name = String::from_utf8_lossy(name);
         return Err(invalid(format!("/{name} is no directory in it, and a machine mounts its own there")));
     }
-    let (firsts, mut entries) = (tree.first_names(), 0);
+    let (firsts, mut entries) = (tree.first_paths(), 0);
     for (path, node) in tree.nodes() {
-        write(layers, path, node, &firsts, out)?;
+        write(layers, &path, node, &firsts, out)?;
         entries += 1;
     }
     out.write_all(&tar::END).context(cannot_write)?;
@@ -104,7 +104,7 @@ fn write(
     layers: &[Layer],
     path: &[u8],
     node: &Node,
-    firsts: &HashMap<Place, &[u8]>,
+    firsts: &HashMap<Place, Vec<u8>>,
     out: &mut impl Write,
 ) -> Result<()> {
     let place = match node {
@@ -114,8 +114,8 @@ fn write(
     let layer = &layers[place.layer as usize];
     let (mut entry, content) = reread(layer, place.offset)?;
     path.clone_into(&mut entry.path);
-    if let Some(first) = firsts.get(&place).filter(|first| **first != path) {
-        entry = Entry { kind: Kind::Link(first.to_vec()), size: 0, xattrs: BTreeMap::new(), ..entry };
+    if let Some(first) = firsts.get(&place).filter(|first| *first != path) {
+        entry = Entry { kind: Kind::Link(first.clone()), size: 0, xattrs: BTreeMap::new(), ..entry };
     }
     keep_attributes(layer, &mut entry)?;
     tar::write(out, &entry).context(cannot_write)?;

@@ -14,6 +14,7 @@ pub mod copy;
 pub mod doctor;
 pub mod error;
 pub mod evidence;
+pub mod export;
 pub mod files;
 pub mod home;
 pub mod host;

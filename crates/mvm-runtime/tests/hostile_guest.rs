@@ -5,6 +5,9 @@ use std::time::Duration;
 use futures_util::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use mvm_runtime::ErrorCode;
 use mvm_runtime::connect;
+use mvm_runtime::export::receive;
+use mvm_runtime::layers::Limits;
+use mvm_runtime::progress::Silent;
 use mvm_runtime::vmm::guest::Guest;
 use mvm_wire::files::{Entry, FileKind, FileReply, Write};
 use mvm_wire::frame::{self, Kind};
@@ -113,6 +116,33 @@ async fn frames_that_break_the_rules_are_refused() {
     }
     let honest = frame::message(Kind::Reply, &Reply::Done).unwrap();
     assert_eq!(answered_with(honest).await.unwrap(), Reply::Done, "the test itself can succeed");
+}
+
+async fn packed(bytes: Vec<u8>) -> mvm_runtime::Result<Vec<u8>> {
+    let limits = Limits { bytes: 1000, ..Limits::default() };
+    let into = tempfile::tempfile().unwrap();
+    let region = receive(&answering(bytes).await, into, &limits, &Silent).await?;
+    let mut kept = Vec::new();
+    std::io::Read::read_to_end(&mut region.reader(), &mut kept).unwrap();
+    Ok(kept)
+}
+
+#[tokio::test]
+async fn what_a_machine_sends_of_its_disk_is_bounded_and_has_an_end() {
+    let piece = |length| [frame::header(Kind::Stdout, length).to_vec(), vec![7; length]].concat();
+    let reply = |reply: &Reply| frame::message(Kind::Reply, reply).unwrap();
+    assert_eq!(packed([piece(600), piece(400), reply(&Reply::Done)].concat()).await.unwrap().len(), 1000);
+    let failed = Failure { step: Step::Other, errno: 5, detail: "\x1b[2J".to_owned() };
+    for (bytes, code) in [
+        ([piece(600), piece(401)].concat(), ErrorCode::ResourceExhausted),
+        (piece(600), ErrorCode::TransportError),
+        ([piece(1), reply(&Reply::Suspended)].concat(), ErrorCode::TransportError),
+        (reply(&Reply::Failed(failed)), ErrorCode::TransportError),
+    ] {
+        let error = packed(bytes).await.unwrap_err();
+        assert_eq!(error.code, code, "{error}");
+        assert!(!error.to_string().contains('\x1b'));
+    }
 }
 
 /// A client's end of a connection that was carried to such a guest, and what became of carrying it.

@@ -46,6 +46,9 @@ pub enum Request {
         /// The port.
         port: u16,
     },
+    /// Send a tar archive of the root disk, as output frames, then `Done`. Only a build machine does this: one that was
+    /// booted a moment ago, from this version's agent, and never one that was saved.
+    Pack,
 }
 
 /// Why the machine is about to be stopped.
@@ -143,7 +146,8 @@ pub struct Signal {
 /// What the agent answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// To `Signal`, `Resize`, `Suspend`, `Quiesce`, `Thaw`, `Halt`, `Unpack` and `Connect`: it is done.
+    /// To `Signal`, `Resize`, `Suspend`, `Quiesce`, `Thaw`, `Halt`, `Unpack`, `Pack` and `Connect`: it
+    /// is done.
     Done,
     /// To `Admit`.
     Admitted(Admitted),

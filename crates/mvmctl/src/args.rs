@@ -100,7 +100,7 @@ pub enum Command {
     Compile(CompileArgs),
     /// Build the image of a workload: what it is built on, with its files
     Build(BuildArgs),
-    /// Import, list, show and remove images
+    /// Import, export, list, show and remove images
     #[command(subcommand)]
     Image(ImageCommand),
     /// Show what would be allowed of a workload, and by which rules, before anything of it runs

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use mvm_runtime::export::export;
 use mvm_runtime::image::{self as runtime, Image};
 use mvm_runtime::import::import;
 use mvm_runtime::{Home, Result};
@@ -31,6 +32,8 @@ pub enum ImageCommand {
     },
     /// Make an image of what others made: a root file system, or an image of docker or OCI
     Import(ImportArgs),
+    /// Write an image into a file, as an OCI image layout that other tools can read
+    Export(ExportArgs),
     /// Remove images by their names; sandboxes that were made of one keep its disk
     Rm {
         /// Their names
@@ -66,12 +69,33 @@ pub struct ImportArgs {
     pub quiet: bool,
 }
 
+/// `mvmctl image export`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A machine boots on a copy of the image's disk, without a network, and sends what is on it; nothing of the \
+    image runs. FILE is a tar archive of an OCI image layout with one layer. The same image is the same bytes.\n\nExamples:\n  \
+    mvmctl image export mine mine.tar\n  podman load -i mine.tar\n  skopeo copy oci-archive:mine.tar docker-daemon:mine:1"
+)]
+pub struct ExportArgs {
+    /// The image
+    pub name: String,
+    /// Where to write it; a file that is there is replaced
+    pub file: PathBuf,
+    /// Print what was written as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
 /// Runs the verb.
 pub fn image(command: ImageCommand) -> u8 {
     let (result, as_json) = match command {
         ImageCommand::Ls { json } => (list(json), json),
         ImageCommand::Inspect { name, json } => (inspect(&name, json), json),
         ImageCommand::Import(args) => (make(&args), args.json),
+        ImageCommand::Export(args) => (write(&args), args.json),
         ImageCommand::Rm { names, json } => (remove(&names, json), json),
     };
     result.map_or_else(|error| output::error(&error, as_json), |()| output::SUCCESS)
@@ -149,6 +173,21 @@ fn make(args: &ImportArgs) -> Result<()> {
         let how = if made.cached { "was there before" } else { "is imported" };
         output::line(&format!("image {name} {how} ({})", image.digest));
         output::line(&format!("  try:  mvmctl run --image {name} -- ls -l /"));
+    }
+    Ok(())
+}
+
+fn write(args: &ExportArgs) -> Result<()> {
+    let _signals = signals::listen();
+    let ExportArgs { name, file, json, quiet } = args;
+    let progress = Drawn::new(*quiet || *json);
+    let exported = block_on(export(&Home::locate()?, name, file, &progress))?;
+    drop(progress);
+    let (digest, bytes) = (&exported.image.digest, exported.bytes);
+    if *json {
+        output::print_json(&json!({ "name": name, "digest": digest, "file": file.to_string_lossy(), "bytes": bytes }));
+    } else if !quiet {
+        output::line(&format!("image {name} is in {} ({})", file.display(), output::bytes(bytes)));
     }
     Ok(())
 }

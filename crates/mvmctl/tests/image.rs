@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use common::{Ran, command, home};
 use forms::{Blobs, Form, busybox, config, docker, gzip, layers, layout, sha256, tarred};
+use mvm_wire::tar::Kind;
 use serde_json::{Value, json as object};
 
 /// Images of its own, called as no others are, and gone with it.
@@ -121,6 +122,56 @@ fn an_image_is_the_same_in_each_form_and_what_its_layers_are_together() {
          /etc/pipe fifo 600 0:0 1 1234567890\n/tmp directory 1777 0:0 2 0\n775\n\
          /nothing/there\n/etc:\nmachine-id\nmotd\nnull\npipe\n\n/opt:\nnew\nsame\n"
     );
+}
+
+#[test]
+fn what_is_exported_is_the_image_that_it_was() {
+    let place = Place::new();
+    let [lower, upper] = layers();
+    let config = config(&[&lower, &upper], "amd64");
+    let made = place.import(&place.write("in.tar", &docker(&[(&config, &[])], &[&lower, &upper])), "out");
+    let export = |file: &str| {
+        let ran = place.mvmctl(&["image", "export", &place.name("out"), file, "--json"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        fs::read(place.path(file)).unwrap()
+    };
+    let archive = export("out.tar");
+    assert!(archive == export("out.tar"), "the same image is the same bytes");
+    assert_eq!(fs::read_dir(place.dir.path()).unwrap().count(), 2, "nothing is left beside it");
+    let back = place.import("out.tar", "back");
+    assert_eq!((&back["digest"], &back["config"]), (&made["digest"], &made["config"]));
+    assert_eq!(back["cached"], true);
+
+    let files = forms::read(&archive);
+    let is_layer = |content: &&Vec<u8>| content.len() > 100_000;
+    let layer = forms::entries_of(files.values().find(is_layer).unwrap());
+    let of = |path: &str| layer.iter().find(|entry| entry.path == path.as_bytes()).unwrap();
+    let (motd, etc) = (of("etc/motd"), of("etc"));
+    assert_eq!((motd.mode, motd.uid, motd.gid, motd.mtime, motd.size), (0o4750, 7, 8, 1_234_567_890, 6));
+    assert_eq!(motd.xattrs, [(b"user.test".to_vec(), b"\0\n=".to_vec())].into());
+    assert_eq!(
+        (etc.mode, etc.mtime, etc.xattrs.values().next().unwrap().as_slice()),
+        (0o775, 1_234_567_890, b"1\n2".as_slice())
+    );
+    assert_eq!(of("bin/busybox").kind, Kind::Link(b"bin/again".to_vec()));
+    let paths: Vec<_> = layer.iter().map(|entry| String::from_utf8_lossy(&entry.path)).collect();
+    assert_eq!(
+        paths.join(" "),
+        " bin bin/again bin/busybox bin/nowhere dev etc etc/motd etc/null etc/pipe etc.d opt opt/new proc run sys tmp"
+    );
+    let listed = std::process::Command::new("tar").arg("-tf").arg(place.path("out.tar")).output().unwrap();
+    assert!(listed.status.success() && listed.stdout.starts_with(b"oci-layout\nindex.json\nblobs/\n"), "{listed:?}");
+
+    fs::create_dir(place.path("directory")).unwrap();
+    for (name, file, code) in [
+        (place.name("never"), "new.tar", "NotFound"),
+        (place.name("out"), "directory", "AlreadyExists"),
+        (place.name("out"), "missing/new.tar", "NotFound"),
+    ] {
+        let ran = place.mvmctl(&["image", "export", &name, file, "--json"]);
+        let error: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
+        assert_eq!((ran.code, &error["error"]["code"]), (125, &object!(code)), "{file}");
+    }
 }
 
 #[test]

@@ -1,14 +1,18 @@
 //! Which entry of which layer each path is.
+//!
+//! In here the parts of a path are divided by zeros, which no part has. So in the order of bytes a directory stands right
+//! before all that is in it: `a`, `a/b`, and only then `a.b`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 
-use mvm_wire::tar::{Entry, Kind};
+use mvm_wire::tar::Kind;
 
-use super::spool::Found;
 use super::{Layer, Limits, broken, exhausted, refused};
 use crate::error::{Error, Result};
 
+/// Divides the parts of a path.
+const DIVIDER: u8 = 0;
 /// A name that begins so is a removal.
 const REMOVAL: &[u8] = b".wh.";
 /// What the layers of some tools have for themselves.
@@ -32,8 +36,7 @@ pub enum Node {
     Other(Place),
 }
 
-/// The tree of all layers so far, in the order of paths: a directory stands before what is in it, the root (an empty path)
-/// before all.
+/// The tree of all layers so far. The root is an empty path.
 pub struct Tree<'a> {
     nodes: BTreeMap<Vec<u8>, Node>,
     /// The files that were given another name.
@@ -54,16 +57,16 @@ impl<'a> Tree<'a> {
         let removed_from = if number == 0 { Vec::new() } else { self.remove_all(layer)? };
         for found in layer.region.entries() {
             let found = found.map_err(|e| broken(layer, &e))?;
-            let path = &found.entry.path;
-            self.count(path)?;
-            if role(path).map_err(|why| refused(layer, path, why))? == Role::Addition {
+            let path = divided(&found.entry.path);
+            self.count(&path)?;
+            if role(&path).map_err(|why| refused(layer, &whole(&path), why))? == Role::Addition {
                 let place = Place { layer: number as u32, offset: found.offset };
-                self.put(&found.entry, place).map_err(|e| e.at(layer, path))?;
+                self.put(&path, &found.entry.kind, place).map_err(|e| e.at(layer, &path))?;
             }
         }
         // A removal through a link, which some would follow.
         match removed_from.iter().find(|dir| !self.is_in_directories(dir)) {
-            Some(dir) => Err(refused(layer, dir, "something is to be removed from it, and it is no directory")),
+            Some(dir) => Err(refused(layer, &whole(dir), "something is to be removed from it, and it is no directory")),
             None => Ok(()),
         }
     }
@@ -72,27 +75,27 @@ impl<'a> Tree<'a> {
     fn remove_all(&mut self, layer: &Layer) -> Result<Vec<Vec<u8>>> {
         let mut dirs = Vec::new();
         for found in layer.region.entries() {
-            let Found { entry, .. } = found.map_err(|e| broken(layer, &e))?;
-            match role(&entry.path).map_err(|why| refused(layer, &entry.path, why))? {
+            let path = divided(&found.map_err(|e| broken(layer, &e))?.entry.path);
+            let (dir, name) = split(&path);
+            match role(&path).map_err(|why| refused(layer, &whole(&path), why))? {
                 Role::Removal => {
-                    let (dir, name) = split(&entry.path);
-                    let path = join(dir, &name[REMOVAL.len()..]);
-                    self.remove_beneath(&path);
-                    self.nodes.remove(&path);
+                    let removed = join(dir, &name[REMOVAL.len()..]);
+                    self.remove_beneath(&removed);
+                    self.nodes.remove(&removed);
                 }
-                Role::Emptying => self.remove_beneath(split(&entry.path).0),
+                Role::Emptying => self.remove_beneath(dir),
                 Role::Addition | Role::Ignored => continue,
             }
-            self.count(&entry.path)?;
-            dirs.push(split(&entry.path).0.to_vec());
+            self.count(&path)?;
+            dirs.push(dir.to_vec());
         }
         Ok(dirs)
     }
 
-    fn put(&mut self, entry: &Entry, place: Place) -> std::result::Result<(), Refusal> {
-        let node = match &entry.kind {
+    fn put(&mut self, path: &[u8], kind: &Kind, place: Place) -> std::result::Result<(), Refusal> {
+        let node = match kind {
             Kind::Directory => Node::Directory(Some(place)),
-            Kind::Link(target) => match self.nodes.get(target) {
+            Kind::Link(target) => match self.nodes.get(&divided(target)) {
                 Some(Node::Other(place)) => {
                     self.linked.insert(*place);
                     Node::Other(*place)
@@ -102,11 +105,11 @@ impl<'a> Tree<'a> {
             },
             _ => Node::Other(place),
         };
-        self.make_parents(&entry.path)?;
+        self.make_parents(path)?;
         if matches!(node, Node::Other(_)) {
-            self.remove_beneath(&entry.path);
+            self.remove_beneath(path);
         }
-        self.nodes.insert(entry.path.clone(), node);
+        self.nodes.insert(path.to_vec(), node);
         Ok(())
     }
 
@@ -135,7 +138,7 @@ impl<'a> Tree<'a> {
     }
 
     fn remove_beneath(&mut self, dir: &[u8]) {
-        let from = if dir.is_empty() { Vec::new() } else { [dir, b"/"].concat() };
+        let from = if dir.is_empty() { Vec::new() } else { [dir, &[DIVIDER]].concat() };
         let beneath = self.nodes.range::<[u8], _>((Bound::Excluded(from.as_slice()), Bound::Unbounded));
         let paths: Vec<Vec<u8>> =
             beneath.map(|(path, _)| path).take_while(|path| path.starts_with(&from)).cloned().collect();
@@ -158,12 +161,13 @@ impl<'a> Tree<'a> {
         matches!(self.nodes.get(path), Some(Node::Directory(_)))
     }
 
-    pub fn nodes(&self) -> impl Iterator<Item = (&[u8], &Node)> {
-        self.nodes.iter().map(|(path, node)| (path.as_slice(), node))
+    /// All paths, as others write them: a directory before what is in it.
+    pub fn nodes(&self) -> impl Iterator<Item = (Vec<u8>, &Node)> {
+        self.nodes.iter().map(|(path, node)| (whole(path), node))
     }
 
-    /// The first name of each file that was given more than one.
-    pub fn first_names(&self) -> HashMap<Place, &[u8]> {
+    /// The first path of each file that was given more than one.
+    pub fn first_paths(&self) -> HashMap<Place, Vec<u8>> {
         let mut firsts = HashMap::new();
         for (path, node) in self.nodes() {
             if let Node::Other(place) = node {
@@ -197,7 +201,7 @@ enum Refusal {
 impl Refusal {
     fn at(self, layer: &Layer, path: &[u8]) -> Error {
         match self {
-            Refusal::Why(why) => refused(layer, path, why),
+            Refusal::Why(why) => refused(layer, &whole(path), why),
             Refusal::Error(error) => error,
         }
     }
@@ -216,11 +220,11 @@ enum Role {
 
 fn role(path: &[u8]) -> std::result::Result<Role, &'static str> {
     let (dir, name) = split(path);
-    let mut parts = path.split(|byte| *byte == b'/');
+    let mut parts = path.split(|byte| *byte == DIVIDER);
     if parts.any(|part| part.starts_with(OWN) && part != OPAQUE) {
         return Ok(Role::Ignored);
     }
-    if dir.split(|byte| *byte == b'/').any(|part| part.starts_with(REMOVAL)) {
+    if dir.split(|byte| *byte == DIVIDER).any(|part| part.starts_with(REMOVAL)) {
         return Err("it is beneath a removal");
     }
     match name.strip_prefix(REMOVAL) {
@@ -231,14 +235,22 @@ fn role(path: &[u8]) -> std::result::Result<Role, &'static str> {
     }
 }
 
+fn divided(path: &[u8]) -> Vec<u8> {
+    path.iter().map(|byte| if *byte == b'/' { DIVIDER } else { *byte }).collect()
+}
+
+fn whole(path: &[u8]) -> Vec<u8> {
+    path.iter().map(|byte| if *byte == DIVIDER { b'/' } else { *byte }).collect()
+}
+
 /// The directory that a path is in, and its name there. The root is in itself.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
+    match path.iter().rposition(|byte| *byte == DIVIDER) {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (b"", path),
     }
 }
 
 fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+    if dir.is_empty() { name.to_vec() } else { [dir, &[DIVIDER], name].concat() }
 }

@@ -194,6 +194,9 @@ fn archive(layer: &[Step]) -> Vec<u8> {
 /// The tree of an archive, each of whose entries must find its place as it comes.
 fn unpacked(archive: &[u8]) -> Node {
     let mut root = new_directory();
+    let parts = |(entry, _): (Entry, _)| entry.path.split(|byte| *byte == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let order: Vec<_> = entries(archive).into_iter().skip(1).map(parts).collect();
+    assert!(order.is_sorted(), "all of a directory comes before anything else");
     for (entry, content) in entries(archive) {
         let path = String::from_utf8(entry.path).unwrap();
         if path.is_empty() {

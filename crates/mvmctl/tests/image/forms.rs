@@ -54,6 +54,7 @@ pub fn layers() -> [Vec<u8>; 2] {
     append(&mut upper, entry("etc/null", Kind::Char(1, 3), 0o666), b"");
     append(&mut upper, entry("etc/pipe", Kind::Fifo, 0o600), b"");
     append(&mut upper, entry("etc/.wh.secret", Kind::File, 0), b"");
+    append(&mut upper, entry("etc.d", Kind::File, 0o644), b"");
     append(&mut upper, entry("opt/new", Kind::File, 0o644), b"");
     append(&mut upper, entry("opt/.wh..wh..opq", Kind::File, 0), b"");
     [lower, upper].map(|layer| [layer, tar::END.to_vec()].concat())
@@ -154,6 +155,27 @@ pub fn tarred(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
     }
     archive.extend(tar::END);
     archive
+}
+
+/// The entries of an archive.
+pub fn entries_of(archive: &[u8]) -> Vec<Entry> {
+    found(archive).into_iter().map(|(entry, _)| entry).collect()
+}
+
+/// The files of an archive.
+pub fn read(archive: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let files = found(archive).into_iter().filter(|(entry, _)| entry.kind == Kind::File);
+    files.map(|(entry, content)| (String::from_utf8(entry.path).unwrap(), content.to_vec())).collect()
+}
+
+fn found(archive: &[u8]) -> Vec<(Entry, &[u8])> {
+    let (mut rest, mut found) = (archive, Vec::new());
+    while let Some(entry) = tar::read(&mut rest).unwrap() {
+        let (content, behind) = rest.split_at(entry.size as usize);
+        rest = &behind[tar::padding(entry.size) as usize..];
+        found.push((entry, content));
+    }
+    found
 }
 
 pub fn write(dir: &Path, files: &BTreeMap<String, Vec<u8>>) {
