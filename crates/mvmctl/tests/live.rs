@@ -178,7 +178,7 @@ fn what_cannot_be_run_is_refused_before_the_script_starts() {
         (&["--receipt", &file, "x.py"], 125, "cannot write"),
         (&["--image", "base", "x.py"], 125, "cannot be used with"),
         (&["--request", "-", "x.py"], 125, "cannot be used with"),
-        (&["--json", "x.py"], 125, "cannot understand the command line"),
+        (&["--json", "x.py"], 125, "--json is for --mode plan"),
         (&[], 125, "required"),
     ] {
         let ran = scripts.ran(args);
