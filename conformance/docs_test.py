@@ -83,11 +83,12 @@ def install_sdks() -> None:
 
 
 def install_npm(directory: Path) -> None:
-    """Has scripts of TypeScript in a directory find the SDK, and what runs them."""
+    """Has scripts of TypeScript in a directory find the SDK, what runs them, and the types of Node."""
     modules = directory / "node_modules"
     modules.mkdir()
     (modules / "@mvm").symlink_to(SDKS / "npm/node_modules/@mvm")
-    (modules / ".bin").symlink_to(ROOT / "sdk/typescript/node_modules/.bin")
+    for tools in (".bin", "@types"):
+        (modules / tools).symlink_to(ROOT / "sdk/typescript/node_modules" / tools)
 
 
 def sandboxes() -> set[str]:

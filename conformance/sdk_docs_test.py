@@ -27,7 +27,6 @@ PAGES = [ROOT / name for name in ("README.md", "docs/sdk.md", "docs/recipes.md",
 ENDINGS = {"python": "py", "ts": "mts"}
 PYTHON = docs_test.SDKS / "venv/bin/python"
 MYPY = docs_test.SDKS / "dev/bin/mypy"
-SDK = docs_test.SDKS / "npm/node_modules/@mvm"
 # What runs and checks TypeScript is no part of the SDK.
 TOOLS = ROOT / "sdk/typescript/node_modules"
 TSCONFIG = {"extends": str(ROOT / "sdk/typescript/tsconfig.json"),
@@ -98,14 +97,6 @@ def scripts(page: str) -> list[Script]:
     return found
 
 
-def link_packages(directory: Path) -> None:
-    """Has scripts of this directory find the SDK, and the types of Node."""
-    packages = directory / "node_modules"
-    packages.mkdir()
-    (packages / "@mvm").symlink_to(SDK)
-    (packages / "@types").symlink_to(TOOLS / "@types")
-
-
 def run(argv: list[str | Path], directory: Path) -> tuple[int, str]:
     """What a program ends with, and what it writes, both streams together."""
     passed_on = {name: value for name, value in os.environ.items()
@@ -150,7 +141,7 @@ class Scripts(unittest.TestCase):
         before = kept()
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
-            link_packages(directory)
+            docs_test.install_npm(directory)
             for script in shown:
                 with self.subTest(page=str(page.relative_to(ROOT)), line=script.line):
                     interpreter = PYTHON if script.language == "python" else TOOLS / ".bin/tsx"
@@ -167,7 +158,7 @@ class Scripts(unittest.TestCase):
     def test_every_script_is_well_typed(self) -> None:
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
-            link_packages(directory)
+            docs_test.install_npm(directory)
             (directory / "tsconfig.json").write_text(json.dumps(TSCONFIG))
             written = [script.write(directory, page) for page in PAGES for script in scripts(page.read_text())]
             modules = [path for path in written if path.suffix == ".py"]

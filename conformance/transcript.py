@@ -6,7 +6,6 @@ A header; for each case its beginning, one record for each step, and its end, wh
 import json
 import os
 import secrets
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -49,8 +48,8 @@ class _Walk:
         self.case, self.call = case, call
         self.since = observe.Since()
         self.background: dict[str, Any] = {}
-        self.place = Path(tempfile.mkdtemp(prefix="mvm-case-"))
-        host, config = self.place / "host", self.place / "config"
+        self.made = tempfile.TemporaryDirectory(prefix="mvm-case-")
+        host, config = Path(self.made.name, "host"), Path(self.made.name, "config")
         profiles = config / "mvm/profiles"
         host.mkdir()
         profiles.mkdir(parents=True)
@@ -72,7 +71,7 @@ class _Walk:
             waiting.abandon()
         for id in self.since.places():
             clean(id)
-        shutil.rmtree(self.place)
+        self.made.cleanup()
 
     def _step(self, step: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Awaitable, Callable
 
 import mvm
 
+import recording
+
 if TYPE_CHECKING:
     from python_sdk import Surface
 
@@ -86,9 +88,7 @@ def creation(args: Args) -> Args:
 
 def file_content(args: Args) -> Any:
     """What a file is to have in it."""
-    if "pattern" in args:
-        return bytes((i * 2654435761 >> 13) & 255 for i in range(args["pattern"]))
-    return args["text"] if "text" in args else base64.b64decode(args["base64"])
+    return args["text"] if "text" in args else recording.file_content(args)
 
 
 def command_result(result: Any, args: Args) -> Args:

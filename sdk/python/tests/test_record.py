@@ -167,6 +167,57 @@ def test_the_asynchronous_half_writes_the_same(program: Program) -> None:
     ]
 
 
+def test_calls_are_in_the_order_in_which_they_began(program: Program) -> None:
+    text = """
+        import asyncio, mvm
+        async def main():
+            async with await mvm.AsyncSandbox.create("base") as box:
+                async def pieces():
+                    await asyncio.sleep(0.01)
+                    yield b"hello"
+                await asyncio.gather(box.files.write("/slow", pieces()), box.files.mkdir("/after"))
+        asyncio.run(main())
+    """
+    whole = program.recorded(text)
+    assert [next(iter(entry["call"])) for entry in whole["calls"]] == ["create", "files.write", "files.mkdir", "close"]
+    # A task has no caller but the loop, which is called here.
+    assert [entry["place"] for entry in whole["calls"][1:3]] == ["agent.py:9", "agent.py:9"]
+
+
+def test_a_call_that_fails_leaves_nothing_in_the_recording(program: Program) -> None:
+    (program.directory / "bytes").write_text("hello")
+    (program.directory / "more").mkdir()
+    for name in ("a", "b"):
+        (program.directory / f"more/{name}").write_text(f"{name}: read before the failure")
+    text = """
+        import builtins, mvm
+        with mvm.Sandbox.create("base") as box:
+            def pieces():
+                yield b"some"
+                raise ValueError
+            try:
+                box.files.write("/a", pieces())
+            except ValueError:
+                pass
+            # The second file of the tree is gone.
+            usual = open
+            builtins.open = lambda name, *a, **k: usual("none" if str(name).endswith("b") else name, *a, **k)
+            try:
+                box.files.upload(host_path="more", guest_path="/a")
+            except mvm.NotFound:
+                pass
+            builtins.open = usual
+            box.files.upload(host_path="bytes", guest_path="/a")
+    """
+    whole = program.recorded(text)
+    assert [next(iter(entry["call"])) for entry in whole["calls"]] == ["create", "files.upload", "close"]
+    assert list(whole["contents"]) == [HELLO]
+
+
+def test_a_handle_that_closed_answers_its_report(program: Program) -> None:
+    assert program.calls(BEGIN + "box.close()\nprint(box.destroy())\n")[1:] == [{"close": {}}]
+
+
 @pytest.mark.parametrize("ending", ["box.close()", "box.destroy()", "box.kill()"])
 def test_a_sandbox_that_was_ended_takes_nothing_more(program: Program, ending: str) -> None:
     name = ending[4:-2]
@@ -227,7 +278,7 @@ REFUSED = {
     "box.commands.start('a').receipt()": "Job.receipt", "list(box.commands.start('a'))": "Job in an iteration",
 }  # fmt: skip
 OPTIONS = {
-    "mvm.Sandbox.create(dry_run=True)": "create.plan", "mvm.Sandbox.create()": "create",
+    "mvm.Sandbox.create(dry_run=True)": "create", "mvm.Sandbox.create()": "create",
     "mvm.Sandbox.create(mode='live')": "create", "box.commands.run('a', receipt='r')": "commands.run",
     "box.commands.run('a', on_stdout=print)": "commands.run", "box.commands.start('a', stdin=True)": "commands.start",
     "box.commands.start('a', tty=(1, 1))": "commands.start", "box.detach(ttl=float('inf'))": "detach",

@@ -31,24 +31,13 @@ export interface Recorded<Name extends OperationName> {
   readonly answer: (origin: Origin, given: ArgumentsOf<Name>) => ResultOf<Name>;
 }
 
-type Recordable =
-  | 'create'
-  | 'keep'
-  | 'detach'
-  | 'close'
-  | 'destroy'
-  | 'kill'
-  | 'snapshot'
-  | `commands.${'run' | 'start'}`
-  | `files.${'write' | 'mkdir' | 'move' | 'remove' | 'upload'}`
-  | 'ports.forward';
-
 type Texts = Readonly<Record<string, string>>;
 
 const nothing = () => ({});
 const nobody = () => undefined;
 
-export const calls: { readonly [Name in Recordable]: Recorded<Name> } = {
+/** Every call that can be recorded. What is not in it needs a live sandbox. */
+export const calls: { readonly [Name in OperationName]?: Recorded<Name> } = {
   create: { given: creation, answer: made },
   keep: {
     given: ({ ttlMs, onExpiry }) => ({ ttl_ms: ttlMs, on_expiry: onExpiry }),

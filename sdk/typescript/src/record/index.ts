@@ -4,19 +4,17 @@
  * @module
  */
 
-import type { Operation, OperationName, Transport } from '../operation.js';
-import { calls, type Recorded } from './calls.js';
+import type { Operation, Transport } from '../operation.js';
+import { calls } from './calls.js';
 import { place } from './place.js';
 import { type Origin, recording } from './recording.js';
-
-const known: { readonly [Name in OperationName]?: Recorded<Name> } = calls;
 
 /** Records what has a meaning in a workload, and refuses the rest. */
 export const recorder: Transport = {
   async perform(operation) {
     const origin = originOf(operation);
     operation.signal?.throwIfAborted();
-    const how = known[operation.name];
+    const how = calls[operation.name];
     if (!how) throw recording.refusal(origin, 'it needs an answer that only a live sandbox has');
     // A handle that closes destroys its sandbox next, which is part of closing.
     if (operation.name === 'destroy' && recording.closed) {

@@ -287,14 +287,15 @@ async def tell(callback: Callable[[str], Any], text: str) -> None:
 
 
 async def _recorded(recording: _record.Recording, operation: Operation[Any], kind: type | None = None) -> Any:
-    data = operation.arguments.get("data")
-    if data is not None and not isinstance(data, bytes):
-        content = bytearray()
-        async for piece in _pieces(data):
-            content += piece
-            recording.room(len(content))
-        data = bytes(content)
-    return recording.perform(operation, data, kind)
+    with recording.step(operation) as step:
+        data = operation.arguments.get("data")
+        if data is not None and not isinstance(data, bytes):
+            content = bytearray()
+            async for piece in _pieces(data):
+                content += piece
+                recording.room(len(content))
+            data = bytes(content)
+        return recording.perform(step, operation, data, kind)
 
 
 def _content(body: bytes | None) -> bytes | AsyncIterator[bytes] | None:

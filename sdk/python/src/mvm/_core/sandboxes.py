@@ -93,7 +93,7 @@ def plan(image: Any, options: Mapping[str, Any]) -> Operation[Plan]:
     """What the policy says to it; nothing is made."""
     request = _request("cannot create the sandbox", {**options, "image": image})
     step = Invoke(("up", "--request", "-", "--json", "--dry-run"), encoded(request), ANSWER_LIMIT)
-    return Operation("create.plan", request, invoked(Plan, step))
+    return Operation("create.plan", request, invoked(Plan, step), called="create")
 
 
 def restore(snapshot: Any, options: Mapping[str, Any]) -> Operation[Made]:

@@ -6,16 +6,17 @@ would, and cannot be looked at.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 from .. import _errors
 from .._core.steps import Operation
 from .answers import Held as Held
 from .place import refused
 from .recording import Recording as Recording
-
-T = TypeVar("T")
+from .recording import Step
 
 MODES = ("live", "record")
 _recording: Recording | None = None
@@ -46,7 +47,9 @@ def chosen(mode: str | None) -> Recording | None:
 class Unrecorded(Recording):
     """What is to be live in a process that records."""
 
-    def perform(self, operation: Operation[T], data: bytes | None = None, kind: type | None = None) -> T:
+    @contextlib.contextmanager
+    def step(self, operation: Operation[Any]) -> Iterator[Step]:
         """Refuses it."""
         why = "MVM_SDK_MODE says record, and a process that records starts nothing"
         raise of_process().spoil(refused(operation.call, why, hint="leave out mode, or MVM_SDK_MODE"))
+        yield

@@ -23,6 +23,7 @@ _KINDS: Mapping[str, type] = {
     "snapshot": Snapshot,
     "keep": SandboxInfo,
     "detach": SandboxInfo,
+    "close": DeletionReport,
     "destroy": DeletionReport,
     "kill": DeletionReport,
 }

@@ -236,14 +236,15 @@ def tell(callback: Callable[[str], Any], text: str) -> None:
 
 
 def _recorded(recording: _record.Recording, operation: Operation[Any], kind: type | None = None) -> Any:
-    data = operation.arguments.get("data")
-    if data is not None and not isinstance(data, bytes):
-        content = bytearray()
-        for piece in _pieces(data):
-            content += piece
-            recording.room(len(content))
-        data = bytes(content)
-    return recording.perform(operation, data, kind)
+    with recording.step(operation) as step:
+        data = operation.arguments.get("data")
+        if data is not None and not isinstance(data, bytes):
+            content = bytearray()
+            for piece in _pieces(data):
+                content += piece
+                recording.room(len(content))
+            data = bytes(content)
+        return recording.perform(step, operation, data, kind)
 
 
 def _content(body: bytes | None) -> bytes | Iterator[bytes] | None:
