@@ -50,44 +50,9 @@ fn typescript(given: &str) -> String {
     format!("import * as mvm from '@mvm/sdk';\nmvm.app({{ {given} }})(() => {{}});\n")
 }
 
-const PYTHON: &str = r#"import mvm
-
-PACKAGES = ["nodejs", "git"]
-PORT: int = 8_000
-
-@mvm.app(
-    name="web",
-    source=mvm.local_path(".", include=["**/*.py"], exclude=("tests/**",)),
-    image=mvm.debian(packages=PACKAGES),  # comments are anywhere
-    resources=mvm.resources(cpus=2, memory_mib=0x200, disk_mib=4_096),
-    network=mvm.network(mode="deny", ports=[mvm.port(guest=PORT, host=(8080))]),
-    env={"LANG": mvm.literal("C"), "TOKEN": mvm.secret("env:" 'TOKEN'), "A/B": mvm.literal(r"a\b")},
-    entrypoint=mvm.entrypoint_function(module="app", function="serve"),
-    profile="standard",
-    ttl=3600.5,
-    on_expiry="destroy",
-)
-async def serve(): ...
-"#;
-
-const TYPESCRIPT: &str = r"import * as mvm from '@mvm/sdk';
-
-const PACKAGES = ['nodejs', 'git'] as const;
-const PORT: number = 8_000;
-
-export const serve = mvm.app({
-  name: 'web',
-  source: mvm.localPath('.', { include: [`**/*.py`], exclude: ['tests/**'] }),
-  image: mvm.debian({ packages: PACKAGES }), // comments are anywhere
-  resources: mvm.resources({ cpus: 2, memoryMib: 0x200, diskMib: 4_096 }),
-  network: mvm.network({ mode: 'deny', ports: [mvm.port({ guest: PORT, host: (8080) })] }),
-  env: { LANG: mvm.literal('C'), 'TOKEN': mvm.secret('env:TOKEN'), 'A/B': mvm.literal('a\\b') },
-  entrypoint: mvm.entrypointFunction({ module: 'app', function: 'serve' }),
-  profile: 'standard' satisfies string,
-  ttlMs: 3600500,
-  onExpiry: 'destroy',
-})(async () => {});
-";
+/// Everything that a declaration can say, in both languages: what fuzzing starts from, too.
+const PYTHON: &str = include_str!("../../../fuzz/seeds/declaration/whole.py");
+const TYPESCRIPT: &str = include_str!("../../../fuzz/seeds/declaration/whole.ts");
 
 #[test]
 fn both_languages_come_to_one_document() {
@@ -104,7 +69,7 @@ fn both_languages_come_to_one_document() {
             "network": {"mode": "deny", "egress": [], "ports": [
                 {"guest_port": 8000, "host_port": 8080, "host": "127.0.0.1", "protocol": "tcp"},
             ]},
-            "env": {"LANG": {"literal": "C"}, "TOKEN": {"secret": "env:TOKEN"}, "A/B": {"literal": "a\\b"}},
+            "env": {"LANG": {"literal": "C\n"}, "TOKEN": {"secret": "env:TOKEN"}, "A/B": {"literal": "a\\b"}},
             "entrypoint": {"function": {"language": "python", "module": "app", "function": "serve"}},
             "mounts": [], "files": [], "steps": [],
         })
@@ -130,7 +95,7 @@ fn each_part_of_the_document_has_its_place_and_others_that_of_what_they_are_in()
         ("/network/ports/0/guest_port", (11, 60), (11, 66)),
         ("/network/ports/0/protocol", (11, 45), (11, 48)),
         ("/env/LANG/literal", (12, 30), (12, 28)),
-        ("/env/A~1B/literal", (12, 92), (12, 87)),
+        ("/env/A~1B/literal", (12, 97), (12, 94)),
         ("/env/OTHER", (12, 9), (12, 8)),
         ("/entrypoint/function/module", (13, 47), (13, 48)),
         ("/ttl_ms", (15, 9), (15, 10)),

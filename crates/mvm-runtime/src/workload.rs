@@ -88,10 +88,10 @@ fn refused(from: &str, refusal: &Refusal) -> Error {
     Error::new(code, format!("cannot read the workload {from}"), refusal).hint(hint)
 }
 
-/// Decides about a workload. Nothing is made, and no secret is read.
-pub fn plan(home: &Home, workload: &Workload) -> Result<WorkloadPlan> {
+/// Decides about a workload whose sandbox is asked for like this. Nothing is made, and no secret is read.
+pub fn plan(home: &Home, workload: &Workload, request: CreateRequest) -> Result<WorkloadPlan> {
     let digest = digest(workload)?;
-    let mut policy = request::plan(home, create_request(workload)?)?;
+    let mut policy = request::plan(home, request)?;
     let unheld = unheld(workload);
     policy.plan.allowed &= unheld.is_empty();
     policy.plan.denials.extend(unheld);

@@ -178,7 +178,7 @@ pub enum Command {
     sandboxes that it makes are. Its exit status is mvmctl's. With --profile they are made under that profile and no \
     other (MVM_PROFILE); with --receipt, a directory, there is a receipt of each command that its SDK has run.\n\nWith \
     --mode record or plan it runs on this host just so, but its SDK starts nothing: it writes down what it would do, for \
-    mvmctl compile --from-recording, or for the plan that is shown.",
+    mvmctl compile --from-recording, or for the plan that is shown. A file that declares a workload is not run with --mode plan, but read.",
     override_usage = "mvmctl run [OPTIONS] -- <CMD>...\n       mvmctl run --mode <MODE> [OPTIONS] <SCRIPT> [ARG]..."
 )]
 pub struct RunArgs {

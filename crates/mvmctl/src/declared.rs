@@ -4,15 +4,12 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use mvm_ir::Entrypoint;
-use mvm_ir::declare::{Declaration, Language, Place, Problem, declaration};
+use mvm_ir::declare::{Declaration, Language, MAX_BYTES, Place, Problem, declaration};
 use mvm_runtime::bundle::Bundle;
 use mvm_runtime::source::{self, Patterns, Tree};
 use mvm_runtime::{Error, ErrorCode, Result};
 
 use crate::input::{self, Failure};
-
-/// The largest file that is read, in bytes.
-const MAX_BYTES: usize = 1 << 20;
 
 /// The language of a file that may declare a workload, by its ending.
 pub fn language(path: &Path) -> Option<Language> {
@@ -46,13 +43,9 @@ fn tree(path: &Path, declared: &Declaration, out: Option<&Path>) -> Result<Tree>
     let (Some(source), Some(local)) = (&declared.workload.source, &declared.local_path) else {
         return Ok(Tree::default());
     };
-    let at = |pointer: &str, error: Error| placed(path, declared.place(pointer), error);
-    for (pointer, patterns) in [("/source/include", &source.include), ("/source/exclude", &source.exclude)] {
-        if let Err(why) = Patterns::new(patterns, &[]) {
-            return Err(at(pointer, invalid(path, why).hint("write a pattern such as **/*.py")));
-        }
-    }
-    let patterns = Patterns::new(&source.include, &source.exclude).map_err(|why| invalid(path, why))?;
+    let patterns = Patterns::new(&source.include, &source.exclude).map_err(|why| {
+        placed(path, declared.place("/source"), invalid(path, why).hint("write a pattern such as **/*.py"))
+    })?;
     let base = path.parent().unwrap_or(Path::new(""));
     let base = if base.as_os_str().is_empty() { Path::new(".") } else { base };
     source::read(base, Path::new(&local.path), &patterns, out).map_err(|error| placed(path, local.place, error))

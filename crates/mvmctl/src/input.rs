@@ -9,7 +9,7 @@ use mvm_ir::Workload;
 use mvm_ir::declare::{Language, Problem};
 use mvm_runtime::bundle::{self, Bundle};
 use mvm_runtime::text::harmless;
-use mvm_runtime::{Error, ErrorCode, Result, workload};
+use mvm_runtime::{Error, ErrorCode, Result, packages, workload};
 use serde_json::json;
 
 use crate::{declared, output};
@@ -87,15 +87,17 @@ fn declared(path: &Path, language: Language, out: Option<&Path>) -> Found<Bundle
 /// A document, with the contents that lie beside it if it is that of a bundle.
 fn beside(path: &Path, bytes: &[u8]) -> Result<Bundle> {
     let workload = workload::read(&shown(path), bytes)?;
-    if workload.contents().next().is_none() {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_of_bundle = path.file_name().is_some_and(|name| name == "workload.json");
+    let is_locked = is_of_bundle && directory.join(packages::FILE).is_file();
+    if workload.contents().next().is_none() && !is_locked {
         return Bundle::new(workload, BTreeMap::new());
     }
-    if path.file_name().is_none_or(|name| name != "workload.json") {
+    if !is_of_bundle {
         let why = "it names contents, which are in a bundle and not in the document";
         return Err(Error::new(ErrorCode::InvalidRequest, cannot_read(path), why).hint("name the bundle"));
     }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    Bundle::read(directory.unwrap_or(Path::new(".")))
+    Bundle::read(directory)
 }
 
 /// The bundle of a recording.

@@ -36,10 +36,12 @@ pub fn show(args: &PlanArgs) -> u8 {
 
 /// Plans a workload, prints that, and returns the status that says whether it is allowed.
 pub fn plan(workload: &Workload, as_json: bool) -> Result<u8> {
-    Ok(print(&workload::plan(&Home::locate()?, workload)?, as_json))
+    let request = workload::create_request(workload)?;
+    Ok(print(&workload::plan(&Home::locate()?, workload, request)?, as_json))
 }
 
-fn print(plan: &WorkloadPlan, as_json: bool) -> u8 {
+/// Prints a plan, and returns the status that says whether it is allowed.
+pub fn print(plan: &WorkloadPlan, as_json: bool) -> u8 {
     if as_json {
         output::print_json(&json!(plan));
     } else {

@@ -6,7 +6,7 @@ mod forms;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use common::{Ran, command, home};
 use forms::{Blobs, Form, busybox, config, docker, gzip, layers, layout, sha256, tarred};
@@ -262,5 +262,4 @@ fn of_several_images_one_is_named() {
     // It has no shell, and nothing else than its own program.
     let ran = place.mvmctl(&["run", "--image", &name, "--user", "0", "--cwd", "/", "--", "/bin/true"]);
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(Path::new(&source).is_relative() && sha256(&one) != sha256(&two));
 }

@@ -234,3 +234,18 @@ fn what_is_refused_is_refused_before_anything_is_made() {
     let ran = workload.up(&["--cpus", "2"]);
     assert!(ran.code == 125 && ran.stderr.contains("--cpus"), "{ran:?}");
 }
+
+#[test]
+fn what_is_said_of_the_launch_is_decided_with_the_rest() {
+    let permissive = Workload::recorded(object!({"profile": "permissive"}), &[], &[]);
+    for (options, code) in [(&["--dry-run"][..], 126), (&["--dry-run", "--accept-risk"], 0)] {
+        assert_eq!(permissive.up(options).code, code, "{options:?}");
+    }
+    let restrictive = Workload::recorded(object!({"profile": "restrictive"}), &[], &[]);
+    for (ttl, code) in [("30m", 0), ("30d", 126)] {
+        assert_eq!(restrictive.up(&["--dry-run", "--ttl", ttl]).code, code, "{ttl}");
+    }
+    let ran = restrictive.up(&["--ttl", "30d"]);
+    assert!(ran.code == 126 && ran.stderr.contains("limits.ttl"), "{ran:?}");
+    assert!(!mvmctl(&["image", "ls"]).stdout.contains(&restrictive.name));
+}

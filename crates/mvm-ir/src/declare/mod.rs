@@ -24,6 +24,8 @@ use source::Source;
 use tree::Found;
 use typescript::TypeScript;
 
+/// The largest file that is read, in bytes.
+pub const MAX_BYTES: usize = 1 << 20;
 /// The most problems that are told of at once.
 const MAX_PROBLEMS: usize = 20;
 
@@ -131,13 +133,13 @@ impl Finding {
 
 /// Reads what a file declares; nothing if it has no `app` of mvm in it, as a script that makes its sandboxes itself.
 ///
-/// Takes UTF-8 of at most 1 MiB, and parses it on a thread with a stack for that, which ends before this returns. Errors: what
+/// Takes UTF-8 of at most [`MAX_BYTES`], and parses it on a thread with a stack for that, which ends before this returns. Errors: what
 /// is wrong with the file, in the order of place, 20 at most. A file with a syntax error is one, whether or not it declares
 /// anything.
 pub fn declaration(language: Language, source: &[u8]) -> Result<Option<Declaration>, Vec<Problem>> {
     let bytes = source.strip_prefix("\u{feff}".as_bytes()).unwrap_or(source);
     let text = source::sound(language, bytes).map_err(|finding| {
-        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(source::MAX_BYTES)]);
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_BYTES)]);
         vec![Source::new(&shown).problem(&finding, &[])]
     })?;
     let source = Source::new(text);

@@ -11,6 +11,9 @@ use super::table::{APP, Helper, find};
 use super::tree::{Dialect, bare};
 use super::{Finding, Language, MAX_PROBLEMS};
 
+/// A key of an object whose value is what the name stands for: in TypeScript alone.
+const SHORTHAND: &str = "shorthand_property_identifier";
+
 /// Kinds of nodes that matter for names. A pair is a kind and one of its fields; any child of it if the field is empty.
 pub(super) struct Kinds {
     /// A name after a dot, and the field that has it. What is before the dot is in the field `object`.
@@ -141,7 +144,7 @@ impl<'t> Names<'t> {
         }
         if levels.len() == 2 {
             for (name, value) in D::constants(self, here.node) {
-                self.learn(self.text(name), name, What::Constant(value), None);
+                self.learn(self.text(name), name, What::Constant(bare::<D>(value)), None);
             }
         }
         if here.bound && self.kinds.names.contains(&here.kind) && !self.learnt.contains(&here.node.start_byte()) {
@@ -228,7 +231,7 @@ impl<'t> Names<'t> {
     }
 
     /// The value of a constant; or why a name is none, and what to write instead.
-    pub(super) fn constant<D: Dialect>(&self, node: Node<'t>) -> Result<Node<'t>, (String, String)> {
+    pub(super) fn constant(&self, node: Node<'t>) -> Result<Node<'t>, (String, String)> {
         let name = self.text(node);
         let refused = |why: &str, at: Option<&usize>| {
             let line = at.map(|at| format!(" in line {}", self.source.place(*at).line)).unwrap_or_default();
@@ -238,7 +241,7 @@ impl<'t> Names<'t> {
         let Some(What::Constant(value)) = self.known.get(name) else {
             return refused("is no constant of this file", None);
         };
-        let touched = self.touched.get(name).filter(|_| self.kinds.changeable.contains(&bare::<D>(*value).kind()));
+        let touched = self.touched.get(name).filter(|_| self.kinds.changeable.contains(&value.kind()));
         match (self.bound.get(name), touched) {
             (None, None) => Ok(*value),
             (None, touched) => refused("may be changed", touched),
@@ -258,7 +261,7 @@ impl<'t> Names<'t> {
             let [.., above, here] = levels else { return };
             here.secret |= self.is_secret(above.node, here.node);
             if here.secret {
-                hidden.extend(self.hidden::<D>(here.node));
+                hidden.extend(self.hidden(here.node));
             }
         });
         (findings, hidden)
@@ -286,6 +289,9 @@ impl<'t> Names<'t> {
 
     /// Whether texts in a part of a node may be secrets: in the field `env`, and in what `literal` and `secret` are given.
     fn is_secret(&self, above: Node<'t>, here: Node<'t>) -> bool {
+        if here.kind() == SHORTHAND {
+            return self.text(here) == "env";
+        }
         let is = |field: &str| above.child_by_field_name(field).is_some_and(|part| part == here);
         let name = self.kinds.named.iter().find(|(kind, _)| *kind == above.kind());
         if let Some(name) = name.and_then(|(_, field)| above.child_by_field_name(field)) {
@@ -296,11 +302,14 @@ impl<'t> Names<'t> {
         reference.and_then(|of| of.helper).is_some_and(|helper| helper.is("literal") || helper.is("secret"))
     }
 
-    /// The inside of a text, or of the one that a constant stands for.
-    fn hidden<D: Dialect>(&self, node: Node<'t>) -> Option<Range<usize>> {
-        let constant = (node.kind() == "identifier").then(|| self.constant::<D>(node).ok()).flatten();
-        let text = constant.map_or(node, bare::<D>);
-        let text = Some(text).filter(|text| self.kinds.texts.contains(&text.kind()))?;
+    /// The inside of a text, or of the one that a constant stands for; all of one that stands for more than a text.
+    fn hidden(&self, node: Node<'t>) -> Option<Range<usize>> {
+        let named = matches!(node.kind(), "identifier" | SHORTHAND);
+        let value = named.then(|| self.constant(node).ok()).flatten().unwrap_or(node);
+        if value != node && self.kinds.changeable.contains(&value.kind()) {
+            return Some(value.byte_range());
+        }
+        let text = Some(value).filter(|text| self.kinds.texts.contains(&text.kind()))?;
         let quote = self.text(text).find(['"', '\'', '`'])?;
         Some(text.start_byte() + quote + 1..text.end_byte() - 1)
     }

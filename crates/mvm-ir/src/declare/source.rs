@@ -2,10 +2,8 @@
 
 use std::ops::Range;
 
-use super::{Finding, Language, Place, Problem};
+use super::{Finding, Language, MAX_BYTES, Place, Problem};
 
-/// The largest file, in bytes.
-pub(super) const MAX_BYTES: usize = 1 << 20;
 /// The most characters of a line that are shown, and how many of them are before the place in a longer line.
 const MAX_SHOWN: usize = 200;
 const SHOWN_BEFORE: usize = 120;

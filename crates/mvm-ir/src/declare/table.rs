@@ -233,7 +233,8 @@ pub(super) fn closest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
     let plain =
         |name: &str| name.chars().filter(|c| *c != '_').flat_map(char::to_lowercase).take(64).collect::<Vec<_>>();
     let meant = plain(name);
-    let rated = |name: &&'a str| (distance(&meant, &plain(name)), !name.starts_with(&meant[..1]), *name);
+    let first = meant.first()?;
+    let rated = |name: &&'a str| (distance(&meant, &plain(name)), !name.starts_with(*first), *name);
     let (far, _, near) = names.iter().map(rated).min()?;
     let longer = names.iter().find(|name| meant.len() > 2 && plain(name).starts_with(&meant)).copied();
     Some(near).filter(|_| far <= 2 && far * 2 <= meant.len()).or(longer)

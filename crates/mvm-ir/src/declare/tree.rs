@@ -14,8 +14,9 @@ use super::{Finding, Language, MAX_PROBLEMS};
 /// How deep values are read, and how many parentheses around one are seen through.
 const MAX_DEPTH: usize = 64;
 const MAX_AROUND: usize = 16;
-/// The largest declaration, in bytes of its texts and 16 for each value: a constant may be used many times.
+/// The largest declaration: what its values take, and each time that a constant is used its bytes.
 const MAX_SIZE: usize = 1 << 20;
+const VALUE_SIZE: usize = 16;
 
 /// A value and where it is written, or the name of the constant that has it.
 pub(super) struct Tree {
@@ -110,7 +111,10 @@ pub(super) fn read<D: Dialect>(source: &Source) -> Found {
     };
     let sites: Vec<Node> = parts(tree.root_node()).into_iter().flat_map(D::sites).filter(declares).collect();
     let starts: HashSet<usize> = sites.iter().map(|call| callee::<D>(*call).start_byte()).collect();
-    let (mut findings, hidden) = names.uses::<D>(&tree, &starts);
+    let (mut findings, mut hidden) = names.uses::<D>(&tree, &starts);
+    // What a constant stands for is hidden once, however often it is used.
+    hidden.sort_unstable_by_key(|part| (part.start, part.end));
+    hidden.dedup();
     let errors = errors(&tree);
     if !errors.is_empty() {
         return Found { call: None, findings: errors, hidden };
@@ -163,23 +167,22 @@ impl<'t> Reader<'t> {
 
     /// Reads a value, unless it is too deep or too much.
     pub(super) fn read<D: Dialect>(&mut self, node: Node<'t>, depth: usize) -> Tree {
-        let at = node.byte_range();
-        if self.left.is_none() {
-            return Tree { at, value: Value::Wrong };
-        }
-        let mut value = match depth < MAX_DEPTH {
+        let value = match depth < MAX_DEPTH {
+            _ if !self.affords(node, VALUE_SIZE) => Value::Wrong,
             true => D::value(self, bare::<D>(node), depth + 1),
             false => self.wrong(node, format!("this is nested more than {MAX_DEPTH} deep"), "write it flatter"),
         };
-        let size = 16 + if let Value::Text(text) = &value { text.len() } else { 0 };
-        if let Some(left) = self.left {
-            self.left = left.checked_sub(size);
-            if self.left.is_none() {
-                let why = format!("the declaration is larger than {} MiB", MAX_SIZE >> 20);
-                value = self.wrong(node, why, "make it smaller");
-            }
+        Tree { at: node.byte_range(), value }
+    }
+
+    /// Whether so much more may be read. That it may not is told of once.
+    fn affords(&mut self, node: Node, size: usize) -> bool {
+        let Some(left) = self.left else { return false };
+        self.left = left.checked_sub(size);
+        if self.left.is_none() {
+            self.wrong(node, format!("the declaration is larger than {} MiB", MAX_SIZE >> 20), "make it smaller");
         }
-        Tree { at, value }
+        self.left.is_some()
     }
 
     /// A text as its language unescapes it, or why it cannot be.
@@ -192,11 +195,14 @@ impl<'t> Reader<'t> {
 
     /// Reads the value of a constant.
     pub(super) fn constant<D: Dialect>(&mut self, node: Node<'t>, depth: usize) -> Value {
-        let value = match self.names.constant::<D>(node) {
+        let value = match self.names.constant(node) {
             Ok(value) if !self.in_constant => value,
             Ok(_) => return self.wrong(node, "a constant is a literal, and this is a name", "write the value itself"),
             Err((why, instead)) => return self.wrong(node, why, instead),
         };
+        if !self.affords(node, value.byte_range().len()) {
+            return Value::Wrong;
+        }
         self.in_constant = true;
         let tree = self.read::<D>(value, depth);
         self.in_constant = false;

@@ -121,6 +121,10 @@ fn a_line_is_shown_as_far_as_it_is_short_and_harmless_and_no_secret() {
             assert!(problem.source_line.contains("name='a'") && problem.source_line.contains('…'), "{problem}");
         }
     }
+    let constant = format!("X = {{'A': 'hunter2'}} ; Y = f''\n{}", python("name=Y, env=X"));
+    assert_eq!(problems(Python, constant)[0].source_line, "X = … ; Y = f''");
+    let shorthand = "import * as mvm from '@mvm/sdk';\nconst env = { A: 'hunter2' };\nmvm.app({ env })(() => {});\n";
+    assert!(problems(TypeScript, shorthand).iter().all(|problem| !problem.to_string().contains("hunter2")));
     let constant = format!("X = 'hunter2' ; Y = f''\n{}", python("name=Y, env={'A': mvm.literal(X)}"));
     assert_eq!(problems(Python, constant)[0].source_line, "X = '…' ; Y = f''");
     for given in
@@ -179,6 +183,13 @@ fn what_a_file_makes_deep_or_large_is_refused() {
     let text = format!("X = '{}'\n", "x".repeat(SIZE / 4));
     let given = format!("name='a', entrypoint=mvm.entrypoint_command([{}])", "X,".repeat(SIZE / 8));
     assert!(told(Python, text + &python(&given))[0].contains("larger than 1 MiB"));
+    let dictionary = format!("{{{}}}", "**a,".repeat(10));
+    let nothing = format!("({})", "'' ".repeat(1_000));
+    for value in [format!("{{'{}': None}}", "k".repeat(SIZE / 8)), dictionary, nothing] {
+        let text = format!("X = {value}\n{}", python(&format!("name='a', profile=[{}]", "X,".repeat(40_000))));
+        let told = told(Python, text);
+        assert!(told.iter().any(|problem| problem.contains("larger than 1 MiB")), "{told:?}");
+    }
 }
 
 /// Whether the place of each problem is one of the text, and its line is shown as a terminal may have it.
@@ -217,7 +228,7 @@ fn sound(language: Language, bytes: &[u8]) -> Result<(), TestCaseError> {
 /// What declarations consist of, and what is near to it; ⏎ is a line feed.
 const TOKENS: &str = r#"import mvm⏎¦import * as mvm from '@mvm/sdk';⏎¦from mvm import app, image as i⏎¦import { app, secret } from '@mvm/sdk';⏎
 @mvm.app(¦@app(¦mvm.app({¦app({¦})(¦)⏎¦⏎def f(): ...⏎¦class A: ...⏎¦async () => {}¦);⏎¦(¦)¦[¦]¦{¦}¦,¦:¦;¦=¦<¦>¦?¦@¦*¦+¦⏎¦\⏎¦  ¦mvm¦.app
-name='a'¦name: 'a'¦name¦env={'A': ¦env: { A: ¦mvm.literal(¦mvm.secret('env:A')¦'x'¦"¦'¦`¦`${¦f'{¦'''¦r'\¦é¦X = ¦const X = ¦X¦1¦-1¦1.5¦0x¦1_0
+name='a'¦name: 'a'¦name¦_=1¦'': 1¦env={'A': ¦env: { A: ¦mvm.literal(¦mvm.secret('env:A')¦'x'¦"¦'¦`¦`${¦f'{¦'''¦r'\¦é¦X = ¦const X = ¦X¦1¦-1¦1.5¦0x¦1_0
 1e9¦None¦null¦if x:⏎  ¦if (x) {¦else:⏎¦for x in y:⏎ ¦**x¦...x¦as const¦satisfies T¦export ¦export default ¦lambda: ¦=> ¦# coding: utf-8⏎
 //¦/*¦*/¦global mvm⏎¦del X⏎¦X.append(1)⏎¦resources=mvm.resources(cpus=¦image=i(¦ports=[mvm.port(guest=1, host=1)]"#;
 

@@ -148,7 +148,7 @@ impl Replay<'_> {
                 }
                 UploadKind::File(file) => {
                     fs::write(&place, self.content(&file.content).map_err(std::io::Error::other)?)?;
-                    fs::set_permissions(&place, fs::Permissions::from_mode(file.mode | READABLE & 0o400))?;
+                    fs::set_permissions(&place, fs::Permissions::from_mode(file.mode | 0o400))?;
                 }
                 UploadKind::Link(target) => symlink(target, &place)?,
             }

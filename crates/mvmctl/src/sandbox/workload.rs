@@ -8,7 +8,8 @@ use mvm_ir::{Step, Workload};
 use mvm_runtime::bundle::Bundle;
 use mvm_runtime::client::Client;
 use mvm_runtime::image::{self, Image};
-use mvm_runtime::{Error, ErrorCode, Home, Result, build, sandboxes, workload};
+use mvm_runtime::workload::{self, WorkloadPlan};
+use mvm_runtime::{Error, ErrorCode, Home, Result, build, sandboxes};
 use mvm_wire::api::{CreateRequest, DeletionReport, DetachRequest, Job, JobRequest, Port, Sandbox};
 
 use super::args::UpArgs;
@@ -23,11 +24,12 @@ use crate::{output, plan, secrets};
 pub async fn up(args: &UpArgs, named: &Path) -> Found<u8> {
     let home = Home::locate()?;
     let Named { bundle, tag, is_built } = found(&home, named)?;
-    if args.policy.dry_run {
-        return Ok(plan::plan(bundle.workload(), args.json)?);
-    }
     let request = request(args, bundle.workload(), &tag)?;
-    allowed(&home, bundle.workload())?;
+    let planned = workload::plan(&home, bundle.workload(), request.clone())?;
+    if args.policy.dry_run {
+        return Ok(plan::print(&planned, args.json));
+    }
+    allowed(planned)?;
     let progress = Drawn::new(args.quiet || args.json);
     let bundle = match is_built {
         true => bundle,
@@ -109,10 +111,10 @@ fn request(args: &UpArgs, workload: &Workload, tag: &str) -> Result<CreateReques
 }
 
 /// Refuses a workload of which something would be refused later, before anything of it is made.
-fn allowed(home: &Home, workload: &Workload) -> Result<()> {
-    let plan = workload::plan(home, workload)?;
+fn allowed(plan: WorkloadPlan) -> Result<()> {
+    let what = format!("cannot bring up {}", plan.name);
     let denials = plan.decisions.into_iter().flat_map(|decision| decision.plan.denials).collect::<Vec<_>>();
-    if denials.is_empty() { Ok(()) } else { Err(Error::denied(format!("cannot bring up {}", workload.name), denials)) }
+    if denials.is_empty() { Ok(()) } else { Err(Error::denied(what, denials)) }
 }
 
 /// Does the steps, starts the entrypoint, and has the sandbox go on without this process.
