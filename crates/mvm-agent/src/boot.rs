@@ -95,11 +95,7 @@ fn grow_root() {
         const EXT4_IOC_RESIZE_FS: libc::c_ulong = 0x4008_6610;
         let disk = fs::File::open(ROOT_DISK)?;
         let bytes = std::io::Seek::seek(&mut &disk, std::io::SeekFrom::End(0))?;
-        let statvfs = rustix::fs::statvfs(NEW_ROOT)?;
-        let blocks: u64 = bytes / statvfs.f_bsize;
-        if blocks <= statvfs.f_blocks + statvfs.f_blocks / 8 {
-            return Ok(());
-        }
+        let blocks: u64 = bytes / rustix::fs::statvfs(NEW_ROOT)?.f_bsize;
         let root = fs::File::open(NEW_ROOT)?;
         // SAFETY: the ioctl reads one u64 through the pointer, which outlives the call.
         let done =

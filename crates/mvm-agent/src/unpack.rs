@@ -15,12 +15,12 @@ use crate::boot::NEW_ROOT;
 
 /// Unpacks everything that `archive` yields below the new root, then unmounts it, so that the file system is clean.
 pub fn unpack(mut archive: impl Read) -> Result<()> {
-    // Directories around what is being unpacked: their times must survive what is made in them. An archive has all that is
-    // in a directory right behind it.
+    // Directories around what is being unpacked: their times must survive what is made in them, which must not inherit their
+    // attributes. An archive has all that is in a directory right behind it.
     let mut around: Vec<Entry> = Vec::new();
     while let Some(entry) = tar::read(&mut archive)? {
         while around.last().is_some_and(|dir| !is_beneath(&entry.path, &dir.path)) {
-            around.pop().map_or(Ok(()), |left| set_time(&left))?;
+            around.pop().map_or(Ok(()), |left| finish(&left).map_err(|e| named(&left, &e)))?;
         }
         make(&entry, &mut archive).map_err(|e| named(&entry, &e))?;
         if entry.kind == Kind::Directory {
@@ -28,7 +28,7 @@ pub fn unpack(mut archive: impl Read) -> Result<()> {
         }
     }
     while let Some(left) = around.pop() {
-        set_time(&left)?;
+        finish(&left).map_err(|e| named(&left, &e))?;
     }
     rustix::fs::sync();
     rustix::mount::unmount(NEW_ROOT, rustix::mount::UnmountFlags::empty())?;
@@ -72,10 +72,7 @@ fn make(entry: &Entry, archive: &mut impl Read) -> Result<()> {
     if !matches!(entry.kind, Kind::Symlink(_)) {
         rustix::fs::chmod(&path, Mode::from_raw_mode(entry.mode))?;
     }
-    for (name, value) in &entry.xattrs {
-        rustix::fs::lsetxattr(&path, name.as_slice(), value, XattrFlags::empty())?;
-    }
-    set_time(entry)
+    if entry.kind == Kind::Directory { Ok(()) } else { finish(entry) }
 }
 
 fn fill(mut file: File, size: u64, archive: &mut impl Read) -> Result<()> {
@@ -85,8 +82,13 @@ fn fill(mut file: File, size: u64, archive: &mut impl Read) -> Result<()> {
     if (content, padded) == (size, padding) { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
 }
 
-fn set_time(entry: &Entry) -> Result<()> {
+/// Gives what is made its attributes and its time.
+fn finish(entry: &Entry) -> Result<()> {
+    let path = place(&entry.path);
+    for (name, value) in &entry.xattrs {
+        rustix::fs::lsetxattr(&path, name.as_slice(), value, XattrFlags::empty())?;
+    }
     let time = Timespec { tv_sec: entry.mtime as i64, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };
-    Ok(rustix::fs::utimensat(CWD, place(&entry.path), &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }

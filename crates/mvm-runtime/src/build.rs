@@ -2,6 +2,7 @@
 //! workload's files, and halts; what is on that disk then is the new image's. The machine has no network and nothing of the
 //! host, and no program of the workload runs in it.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,17 +21,16 @@ use crate::image::{self, BUILTIN, Image, ImageConfig};
 use crate::packages::{self, Fetched};
 use crate::point::copy_layer;
 use crate::progress::Progress;
+use crate::run;
 use crate::sandbox::{self, Identity};
 use crate::setup::{self, Ready};
-use crate::template::{self, BOOT_LIMIT, Recipe};
+use crate::template::BOOT_LIMIT;
 use crate::text::harmless;
 use crate::vmm::guest::{Frame, Guest};
 use crate::vmm::qemu::Shape;
 
 /// Raised when the same workload comes out as another image.
 const FORMAT: u32 = 1;
-/// Room on a disk besides its files, in bytes.
-const SLACK: u64 = 48 << 20;
 /// How much larger packages may be than their archives.
 const UNPACKED: u64 = 6;
 /// The largest list of packages that a base may have, in bytes.
@@ -79,9 +79,8 @@ pub async fn build(home: &Home, bundle: Bundle, tag: &str, progress: &dyn Progre
         cpus: resources.cpus,
         disk_bytes: u64::from(resources.disk_mib) << 20,
     };
-    let accelerator = ready.host.accelerator();
-    let recipe = Recipe { host: &ready.host, kernel: &ready.kernel, image: &built.image, shape: &shape, accelerator };
-    template::ensure(home, recipe, progress).await?;
+    let ready = Ready { image: built.image.clone(), ..ready };
+    run::with_template(home, ready, &shape, true, progress).await?;
     Ok(built)
 }
 
@@ -233,12 +232,13 @@ fn lay(ready: &Ready, staging: &Staging, puts: &[Put<'_>], packages: &[PathBuf])
     // Checks that it is the disk that was built.
     drop(ready.image.open_disk()?);
     copy_layer(&ready.image.disk, &disk)?;
-    let bytes: u64 = puts.iter().map(|put| (put.bytes.len() as u64).next_multiple_of(4096)).sum();
+    let bytes: u64 = puts.iter().map(|put| put.bytes.len() as u64).sum();
+    let entries: HashSet<&Path> = puts.iter().flat_map(|put| Path::new(&put.path).ancestors()).collect();
     let mut archives = 0;
     for package in packages {
         archives += fs::metadata(package).context(|| format!("cannot read {}", package.display()))?.len();
     }
-    let more = bytes * 3 / 2 + archives * UNPACKED + SLACK;
+    let more = image::room(bytes, entries.len() as u64) + archives * UNPACKED + setup::SLACK;
     let disk_bytes = (ready.image.disk_bytes + more).next_multiple_of(4 << 20);
     let grow = || File::options().write(true).open(&disk)?.set_len(disk_bytes);
     grow().context(|| format!("cannot size {}", disk.display()))?;

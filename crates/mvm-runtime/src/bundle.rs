@@ -2,7 +2,7 @@
 //!
 //! A bundle is a directory, or the same as one file (`.tar.zst`): `workload.json`, the canonical document, and `contents/` with
 //! each content under its SHA-256. What a workload is made of decides every byte of its bundle, so the digest of the document
-//! is the digest of the whole. A build that takes packages adds `packages.lock.json`, which says which.
+//! is the digest of the whole, without its lock: a build that takes packages adds `packages.lock.json`, which says which.
 
 mod archive;
 mod directory;

@@ -16,15 +16,17 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, IoContext, Result};
-use crate::home::{Home, unique};
+use crate::home::{Home, parent, replace};
 use crate::image::{Image, ImageConfig};
-use crate::layers::{Layer, Limits, Region, Spool, exhausted, flatten};
+use crate::layers::{Layer, Limits, Region, Spool, exhausted, flatten, no_removals};
 use crate::point::copy_layer;
 use crate::progress::Progress;
 use crate::setup::{self, Ready};
 use crate::template::BOOT_LIMIT;
 use crate::vmm::guest::{Frame, Guest, broken, describe};
 
+/// How long an agent may take to pack all that a disk can have.
+const PACK_LIMIT: Duration = Duration::from_secs(2 * 3600);
 /// How long an agent that packs may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -56,8 +58,11 @@ pub async fn export(home: &Home, name: &str, file: &Path, progress: &dyn Progres
     let (staging, limits) = (home.staging("export")?, Limits::default());
     let spool = Spool::new(staging.path(), &limits);
     let region = read(&ready, staging.path(), spool.file()?, &limits, progress).await.map_err(cannot)?;
+    let disk = Layer { name: "its disk".to_owned(), region };
+    // Others would take them for removals.
+    no_removals(&disk).map_err(cannot)?;
     let mut layer = Summed::of(spool.file()?);
-    flatten(&[Layer { name: "its disk".to_owned(), region }], &limits, &mut layer).map_err(cannot)?;
+    flatten(&[disk], &limits, &mut layer).map_err(cannot)?;
     let bytes = write(file, &ready.image, layer).context(|| format!("cannot write {}", file.display()))?;
     progress.done(&format!("{} MiB", bytes >> 20));
     Ok(Exported { image: ready.image, bytes })
@@ -86,14 +91,22 @@ async fn read(ready: &Ready, dir: &Path, into: File, limits: &Limits, progress: 
 ///
 /// # Errors
 ///
-/// `ResourceExhausted` if it is more than the limits have, `TransportError` if the machine breaks the protocol or is silent.
+/// `ResourceExhausted` if it is more than the limits have, `TransportError` if the machine breaks the protocol, is silent or
+/// takes too long.
 pub async fn receive(guest: &Guest, into: File, limits: &Limits, progress: &dyn Progress) -> Result<Region> {
+    let late = |_| Err(broken("read the disk", "the machine takes too long"));
+    tokio::time::timeout(PACK_LIMIT, keep(guest, into, limits, progress)).await.unwrap_or_else(late)
+}
+
+async fn keep(guest: &Guest, into: File, limits: &Limits, progress: &dyn Progress) -> Result<Region> {
     let mut channel = guest.open(&Request::Pack).await?;
     let cannot_write = || "cannot keep what is on the disk".to_owned();
     let (mut into, mut bytes) = (BufWriter::with_capacity(1 << 20, into), 0);
     loop {
         let frame = tokio::time::timeout(SILENCE, channel.frames.next()).await;
         match frame.map_err(|_| broken("read the disk", "the machine says nothing"))?? {
+            // One without content would keep us for nothing.
+            Frame::Stdout([]) => return Err(broken("read the disk", "a piece with nothing in it")),
             Frame::Stdout(piece) => {
                 bytes += piece.len() as u64;
                 if bytes > limits.bytes {
@@ -139,24 +152,13 @@ impl Write for Summed {
     }
 }
 
-fn parent(file: &Path) -> &Path {
-    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// Writes the layout beside its place, and puts it there.
 fn write(file: &Path, image: &Image, layer: Summed) -> io::Result<u64> {
-    let parent = parent(file);
-    let draft = parent.join(format!(".mvm-{}", unique()));
-    let written = || -> io::Result<u64> {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create_new(&draft)?);
+    replace(file, |draft| {
+        let mut out = BufWriter::with_capacity(1 << 20, draft);
         layout(&mut out, image, layer)?;
-        let out = out.into_inner().map_err(|e| e.into_error())?;
-        out.sync_all()?;
-        fs::rename(&draft, file)?;
-        File::open(parent)?.sync_all()?;
-        Ok(out.metadata()?.len())
-    };
-    written().inspect_err(|_| drop(fs::remove_file(&draft)))
+        out.into_inner().map_err(|e| e.into_error())?.metadata().map(|meta| meta.len())
+    })
 }
 
 fn layout(out: &mut impl Write, image: &Image, layer: Summed) -> io::Result<()> {

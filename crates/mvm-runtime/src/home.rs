@@ -14,8 +14,8 @@ use rustix::fs::FlockOperation;
 
 use crate::error::{Error, IoContext, Result};
 
-/// What this process is building at the moment, for [`abandon`].
-static UNDER_CONSTRUCTION: Mutex<Vec<(PathBuf, PathBuf)>> = Mutex::new(Vec::new());
+/// The directories and files that this process is building at the moment, for [`abandon`].
+static UNDER_CONSTRUCTION: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// The user's mvm directory.
 #[derive(Debug, Clone)]
@@ -139,17 +139,17 @@ impl Home {
         Ok(file)
     }
 
-    /// A private directory to build something in. It is deleted on drop unless it is committed.
+    /// A private directory to build something in. It is deleted on drop unless it is committed. What was left by those that
+    /// were killed goes first, to make room.
     pub fn staging(&self, purpose: &str) -> Result<Staging> {
         self.create()?;
+        self.sweep();
         let dir = self.tmp().join(format!("{purpose}-{}", unique()));
         // The lock lies beside the directory, so that a committed directory carries none.
         let lock_path = dir.with_extension("lock");
         let lock = self.new_lock(&lock_path)?;
         create_dir(&dir)?;
-        if let Ok(mut list) = UNDER_CONSTRUCTION.lock() {
-            list.push((dir.clone(), lock_path.clone()));
-        }
+        under_construction([&dir, &lock_path]);
         Ok(Staging { dir, lock_path, _lock: lock })
     }
 
@@ -216,20 +216,75 @@ impl Staging {
 /// Removes what this process was building: for the moment before it ends without running its destructors.
 pub fn abandon() {
     let list = UNDER_CONSTRUCTION.lock().map(|mut list| std::mem::take(&mut *list)).unwrap_or_default();
-    for (dir, lock) in list {
-        let _ = fs::remove_dir_all(dir);
-        let _ = fs::remove_file(lock);
+    list.iter().for_each(|path| remove(path));
+}
+
+fn under_construction<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) {
+    if let Ok(mut list) = UNDER_CONSTRUCTION.lock() {
+        list.extend(paths.into_iter().cloned());
     }
+}
+
+/// Removes what was built, unless it has another name by now.
+fn clear(paths: &[&Path]) {
+    if let Ok(mut list) = UNDER_CONSTRUCTION.lock() {
+        list.retain(|path| !paths.contains(&path.as_path()));
+    }
+    paths.iter().for_each(|path| remove(path));
+}
+
+/// Whatever it is. A directory is none if it is a link to one.
+fn remove(path: &Path) {
+    let _ = fs::remove_dir_all(path);
+    let _ = fs::remove_file(path);
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if let Ok(mut list) = UNDER_CONSTRUCTION.lock() {
-            list.retain(|(dir, _)| *dir != self.dir);
-        }
-        let _ = fs::remove_dir_all(&self.dir);
-        let _ = fs::remove_file(&self.lock_path);
+        clear(&[&self.dir, &self.lock_path]);
     }
+}
+
+/// The directory that a file is in.
+pub fn parent(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What is being made beside its place, under a name that nobody can take beforehand. Unless it has another name by then it is gone in the end, also when a signal ends the
+/// process.
+#[derive(Debug)]
+pub struct Draft(PathBuf);
+
+impl Draft {
+    /// A name in the same directory. Nothing is there yet.
+    pub fn beside(place: &Path) -> Draft {
+        let path = parent(place).join(format!(".mvm-{}", unique()));
+        under_construction([&path]);
+        Draft(path)
+    }
+
+    /// Where to make it.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        clear(&[&self.0]);
+    }
+}
+
+/// Writes a file where the user wants it: `fill` does, beside its place, and then it is put there, whatever file that was
+/// before.
+pub fn replace<T>(file: &Path, fill: impl FnOnce(File) -> std::io::Result<T>) -> std::io::Result<T> {
+    let draft = Draft::beside(file);
+    let out = File::create_new(draft.path())?;
+    let result = fill(out.try_clone()?)?;
+    out.sync_all()?;
+    fs::rename(draft.path(), file)?;
+    File::open(parent(file))?.sync_all()?;
+    Ok(result)
 }
 
 /// How the last part begins of the names of files that are being written.
@@ -328,17 +383,17 @@ mod tests {
     }
 
     #[test]
-    fn sweep_removes_what_is_dead_and_keeps_what_is_alive() {
+    fn to_begin_removes_what_is_dead_and_keeps_what_is_alive() {
         let (_dir, home) = home();
         let alive = home.staging("alive").unwrap();
         let dead = home.tmp().join("dead-1");
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("part"), "x").unwrap();
         fs::write(home.tmp().join("dead-1.lock"), "").unwrap();
-        home.sweep();
-        assert!(alive.path().exists());
+        let new = home.staging("new").unwrap();
+        assert!(alive.path().exists() && new.path().exists());
         assert!(!dead.exists());
-        assert_eq!(fs::read_dir(home.tmp()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(home.tmp()).unwrap().count(), 4);
     }
 
     #[test]
@@ -352,6 +407,20 @@ mod tests {
                 assert!(staging.path().exists());
             }
         });
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_or_not_at_all() {
+        let (dir, _) = home();
+        let path = dir.path().join("f");
+        assert_eq!(replace(&path, |mut new| new.write(b"old")).unwrap(), 3);
+        let failed =
+            replace(&path, |mut new| new.write_all(b"new").and(Err::<(), _>(std::io::ErrorKind::Other.into())));
+        assert!(failed.is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        fs::create_dir(dir.path().join("d")).unwrap();
+        assert!(replace(&dir.path().join("d"), |_| Ok(())).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "nothing is left beside them");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::copy::beneath::Dir;
 use crate::error::{Error, IoContext, Result};
 use crate::home::Home;
 use crate::image::{self, BUILTIN, Image, ImageConfig, ImageSource};
-use crate::layers::{Expected, Layer, Limits, Region, Spool, damaged, flatten, invalid};
+use crate::layers::{Expected, Layer, Limits, Region, Spool, damaged, flatten, invalid, no_removals};
 use crate::progress::Progress;
 use crate::setup;
 use parts::{Index, Parts};
@@ -140,15 +140,7 @@ fn root(region: Region, reference: Option<&str>) -> Result<(Vec<Layer>, ImageCon
         return Err(invalid("it is a root file system, in which nothing has a reference"));
     }
     let layer = Layer { name: SOURCE.to_owned(), region };
-    for found in layer.region.entries() {
-        let found = found.map_err(|e| damaged(SOURCE, &e))?;
-        if found.entry.path.split(|byte| *byte == b'/').any(|part| part.starts_with(b".wh.")) {
-            let path = String::from_utf8_lossy(&found.entry.path).into_owned();
-            return Err(invalid(format!(
-                "{path}: a name that begins with .wh. is a removal, and here is nothing to remove"
-            )));
-        }
-    }
+    no_removals(&layer)?;
     Ok((vec![layer], ImageConfig::default()))
 }
 

@@ -99,6 +99,25 @@ pub fn flatten(layers: &[Layer], limits: &Limits, out: &mut impl Write) -> Resul
     Ok(entries)
 }
 
+/// Refuses what stands alone and has names that would be removals in a layer upon another.
+///
+/// # Errors
+///
+/// `InvalidRequest` for such a name, and for an archive that cannot be read.
+pub fn no_removals(layer: &Layer) -> Result<()> {
+    for found in layer.region.entries() {
+        let path = found.map_err(|e| broken(layer, &e))?.entry.path;
+        if path.split(|byte| *byte == b'/').any(|part| part.starts_with(tree::REMOVAL)) {
+            return Err(refused(
+                layer,
+                &path,
+                "a name that begins with .wh. is a removal, and here is nothing to remove",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Copies what is at a path. What has other names is a link to the first of them.
 fn write(
     layers: &[Layer],
@@ -114,6 +133,10 @@ fn write(
     let layer = &layers[place.layer as usize];
     let (mut entry, content) = reread(layer, place.offset)?;
     path.clone_into(&mut entry.path);
+    if matches!(entry.kind, Kind::Symlink(_)) {
+        // They have none of their own on a disk, and archives say one thing or another.
+        entry.mode = 0o777;
+    }
     if let Some(first) = firsts.get(&place).filter(|first| *first != path) {
         entry = Entry { kind: Kind::Link(first.clone()), size: 0, xattrs: BTreeMap::new(), ..entry };
     }

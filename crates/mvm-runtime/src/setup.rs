@@ -24,6 +24,8 @@ use crate::vmm::qemu::Shape;
 
 /// How long a guest on KVM may take to reach its agent. Where KVM works it takes half a second.
 const KVM_LIMIT: Duration = Duration::from_secs(15);
+/// Room on a disk besides its files, in bytes. A clone's disk grows to the size that was asked for.
+pub(crate) const SLACK: u64 = 48 << 20;
 /// The disk of the machine that is only there to see whether KVM boots it.
 const PROBE_DISK: u64 = 16 << 20;
 
@@ -50,7 +52,6 @@ pub async fn ready(home: &Home, image: &str, progress: &dyn Progress) -> Result<
         return Err(image::unknown(home, image));
     }
     home.create()?;
-    home.sweep();
     let _setting_up = home.lock("setup", || progress.warn("another mvmctl is setting up; waiting for it"))?;
     let (host, kernel) = ground(home, progress).await?;
     let image = match image::lookup(home, image)? {
@@ -130,7 +131,7 @@ pub(crate) async fn build_image(
     progress.step(&format!("image {}: writing its disk in a build machine", source.name));
     let archive_bytes =
         std::fs::metadata(&source.tar).context(|| format!("cannot read {}", source.tar.display()))?.len();
-    let disk_bytes = disk_bytes(archive_bytes, source.entries);
+    let disk_bytes = (image::room(archive_bytes, source.entries) + SLACK).next_multiple_of(4 << 20);
     let disk = staging.path().join(image::DISK);
     image::empty_disk(&disk, disk_bytes)?;
     fill(host, kernel, &source, &disk, disk_bytes, archive_bytes, progress).await?;
@@ -138,13 +139,6 @@ pub(crate) async fn build_image(
     let image = image::record(home, staging, source.name, source.config, digest, disk_bytes, None)?;
     progress.done(&format!("{} MiB", image.disk_bytes >> 20));
     Ok(image)
-}
-
-/// Small files take more on a disk than in an archive, and each takes one of the disk's inodes. A clone's disk grows to the
-/// size that was asked for.
-fn disk_bytes(archive_bytes: u64, entries: u64) -> u64 {
-    let content = (archive_bytes * 3 / 2).max(entries * image::BYTES_PER_INODE);
-    (content + (48 << 20)).next_multiple_of(4 << 20)
 }
 
 /// Sends the archive into a machine whose only disk is the image's, where it is unpacked as root.

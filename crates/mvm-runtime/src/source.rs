@@ -19,6 +19,8 @@ use crate::files::shown;
 
 /// The most files of a tree, as in a workload.
 const MAX_FILES: usize = 20_000;
+/// The most entries of a directory, of which patterns may leave out any.
+const MAX_ENTRIES: usize = 2 * MAX_FILES;
 /// How deep a tree may be: one descriptor is held for each level.
 const MAX_DEPTH: usize = 64;
 /// What tools make of a source, and is made anew from it.
@@ -120,7 +122,11 @@ impl Reader<'_> {
         if depth > MAX_DEPTH {
             return Err(refused(path, format!("it is more than {MAX_DEPTH} directories deep")));
         }
-        let mut entries = dir.list(MAX_FILES as u64 * 2).map_err(|e| failed(path, e))?;
+        let mut entries = dir.list(MAX_ENTRIES as u64).map_err(|e| failed(path, e))?;
+        if entries.len() > MAX_ENTRIES {
+            let place = if path.is_empty() { "it".to_owned() } else { crate::text::harmless(path) };
+            return Err(too_much(format!("there are more than {MAX_ENTRIES} files in {place}")));
+        }
         entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         for entry in entries {
             self.entry(dir, path, &entry, depth)?;

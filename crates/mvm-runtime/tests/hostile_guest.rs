@@ -136,6 +136,7 @@ async fn what_a_machine_sends_of_its_disk_is_bounded_and_has_an_end() {
     for (bytes, code) in [
         ([piece(600), piece(401)].concat(), ErrorCode::ResourceExhausted),
         (piece(600), ErrorCode::TransportError),
+        ([piece(0), reply(&Reply::Done)].concat(), ErrorCode::TransportError),
         ([piece(1), reply(&Reply::Suspended)].concat(), ErrorCode::TransportError),
         (reply(&Reply::Failed(failed)), ErrorCode::TransportError),
     ] {

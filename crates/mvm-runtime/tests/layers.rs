@@ -110,6 +110,12 @@ fn attributes_and_devices_stay_and_sockets_and_other_systems_attributes_do_not()
 }
 
 #[test]
+fn a_link_is_the_same_whatever_mode_it_is_said_to_have() {
+    let with = |mode| together(&[Tar::new().put(&Entry { mode, ..symlink("l", "d") }).end()]).unwrap();
+    assert!(with(0o755) == with(0o777));
+}
+
+#[test]
 fn what_leads_elsewhere_is_refused() {
     for path in ["../x", "a/../../x", "/../x"] {
         assert!(refusal(&[Tar::new().raw_path(path).end()]).contains("a part .."), "{path}");
@@ -221,8 +227,9 @@ fn a_layer_is_what_the_image_says_of_it_or_refused() {
 #[test]
 fn a_bomb_goes_off_in_nobodys_memory_and_disk() {
     let bomb = gzip(&vec![0; 64 << 20]);
-    let since = Instant::now();
-    let error = take(&bomb, &Expected::default(), 1 << 20).unwrap_err();
+    let (mut rest, dir) = (bomb.as_slice(), tempfile::tempdir().unwrap());
+    let mut spool = Spool::new(dir.path(), &Limits { bytes: 1 << 20, ..Limits::default() });
+    let error = spool.take("layer 1", &mut rest, &Expected::default()).unwrap_err();
     assert_eq!(error.code, ErrorCode::ResourceExhausted, "{error}");
-    assert!(since.elapsed() < Duration::from_secs(5));
+    assert!(rest.len() > bomb.len() / 2, "{} of {} bytes were not read", rest.len(), bomb.len());
 }

@@ -121,8 +121,14 @@ fn trees_are_bounded() {
     fs::create_dir_all(dir.path().join("d/".repeat(70))).unwrap();
     assert!(refused(dir.path()).why.contains("64 directories deep"));
     let dir = tree(&[]);
-    for number in 0..=20_000 {
-        fs::File::create(dir.path().join(number.to_string())).unwrap();
-    }
+    let files = |range: std::ops::RangeInclusive<u32>| {
+        range.for_each(|number| drop(fs::File::create(dir.path().join(number.to_string())).unwrap()));
+    };
+    files(0..=20_000);
     assert_eq!(refused(dir.path()).code, ErrorCode::ResourceExhausted);
+    // Of those that are left out, too, nobody would see that some are missing.
+    let one = || read(dir.path(), Path::new("."), &Patterns::new(&["7".into()], &[]).unwrap(), None);
+    assert_eq!(one().unwrap().files.len(), 1);
+    files(20_001..=40_000);
+    assert_eq!(one().unwrap_err().code, ErrorCode::ResourceExhausted);
 }

@@ -1,11 +1,11 @@
 //! Files that the user named to be written: whole or not at all, and nothing but a regular file is replaced.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use mvm_runtime::home::unique;
+use mvm_runtime::home;
 use mvm_runtime::{Error, ErrorCode, Result};
 use rustix::fs::{Access, access};
 
@@ -20,33 +20,19 @@ pub fn prepare_directory(dir: &Path) -> Result<()> {
 /// there yet is fine.
 pub fn check(file: &Path) -> Result<()> {
     present(file)?;
-    access(directory(file), Access::WRITE_OK | Access::EXEC_OK).map_err(|e| Error::io(what(file), e))
-}
-
-fn directory(file: &Path) -> &Path {
-    file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    access(home::parent(file), Access::WRITE_OK | Access::EXEC_OK).map_err(|e| Error::io(what(file), e))
 }
 
 /// Writes a file, durably. A reader finds the old one or the new one, never a part. One that was there keeps its mode.
 pub fn replace(file: &Path, content: &[u8]) -> Result<()> {
     let present = present(file)?;
-    let dir = directory(file);
-    // In a directory that others can write to, nobody can make it beforehand.
-    let temporary = dir.join(format!(".mvm-{}", unique()));
-    let write = || -> std::io::Result<()> {
-        let mut new = File::options().create_new(true).write(true).open(&temporary)?;
-        let written = || -> std::io::Result<()> {
-            if let Some(present) = present {
-                new.set_permissions(present.permissions())?;
-            }
-            new.write_all(content)?;
-            new.sync_all()?;
-            fs::rename(&temporary, file)
-        };
-        written().inspect_err(|_| drop(fs::remove_file(&temporary)))?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(|e| Error::io(what(file), e))
+    let written = home::replace(file, |mut new| {
+        if let Some(present) = present {
+            new.set_permissions(present.permissions())?;
+        }
+        new.write_all(content)
+    });
+    written.map_err(|e| Error::io(what(file), e))
 }
 
 fn what(file: &Path) -> String {

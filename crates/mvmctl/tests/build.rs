@@ -88,6 +88,40 @@ fn a_workload_becomes_an_image_with_its_files() {
 }
 
 #[test]
+fn many_small_files_have_room() {
+    let place = Place::new("");
+    (0..7000).for_each(|number| place.write(&format!("src/d{}/{number}", number % 100), ""));
+    let ran = place.mvmctl(&["build", "app.py"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(place.said(&place.name, "find . -type f | wc -l"), "7002\n");
+}
+
+#[test]
+fn a_disk_is_not_smaller_than_its_image() {
+    let place = Place::new("");
+    let declared = fs::read_to_string(place.path("app.py")).unwrap();
+    place.write("small.py", &declared.replace(", )", ", resources=mvm.resources(disk_mib=64))"));
+    let refused = |args: &[&str]| {
+        let ran = place.mvmctl(args);
+        assert!(ran.code == 125 && ran.stderr.contains("is one of") && ran.stderr.contains("--disk"), "{ran:?}");
+    };
+    refused(&["build", "small.py"]);
+    assert_eq!(place.mvmctl(&["build", "app.py"]).code, 0);
+    refused(&["run", "--image", &place.name, "--disk", "64M", "--", "true"]);
+    refused(&["up", "--image", &place.name, "--disk", "64M", "--name", &place.name]);
+}
+
+#[test]
+fn what_others_would_take_for_a_removal_is_not_exported() {
+    let place = Place::new("");
+    place.write("src/.wh.data", "");
+    assert_eq!(place.mvmctl(&["build", "app.py"]).code, 0);
+    let ran = place.mvmctl(&["image", "export", &place.name, "out.tar"]);
+    assert!(ran.code == 125 && ran.stderr.contains("app/.wh.data"), "{ran:?}");
+    assert!(!place.path("out.tar").exists());
+}
+
+#[test]
 fn the_same_files_are_built_once_and_others_take_the_name() {
     let place = Place::new("");
     let build = |args: &[&str]| place.json(&[&["build", "--json"], args].concat());

@@ -157,7 +157,13 @@ fn what_is_exported_is_the_image_that_it_was() {
     let paths: Vec<_> = layer.iter().map(|entry| String::from_utf8_lossy(&entry.path)).collect();
     assert_eq!(
         paths.join(" "),
-        " bin bin/again bin/busybox bin/nowhere dev etc etc/motd etc/null etc/pipe etc.d opt opt/new proc run sys tmp"
+        " bin bin/again bin/busybox bin/nowhere dev etc etc/motd etc/null etc/pipe etc.d opt opt/new proc run shared \
+         shared/file shared/inner sys tmp"
+    );
+    let inherited = |path: &str| (of(path).mode, of(path).xattrs.len());
+    assert_eq!(
+        (of("shared").xattrs.len(), inherited("shared/file"), inherited("shared/inner")),
+        (1, (0o600, 0), (0o700, 0))
     );
     let listed = std::process::Command::new("tar").arg("-tf").arg(place.path("out.tar")).output().unwrap();
     assert!(listed.status.success() && listed.stdout.starts_with(b"oci-layout\nindex.json\nblobs/\n"), "{listed:?}");
@@ -239,6 +245,11 @@ fn bad_sources_are_refused_and_leave_nothing() {
     fs::remove_file(place.path("changed").join(&blob)).unwrap();
     symlink(place.path(&outside), place.path("changed").join(&blob)).unwrap();
     refused("changed", &blob);
+    let mut files = layout(&blobs.packed(Form::Gzip), &config("amd64"));
+    let mut index: Value = serde_json::from_slice(&files["index.json"]).unwrap();
+    index["manifests"] = vec![index["manifests"][0].clone(); 1001].into();
+    files.insert("index.json".to_owned(), index.to_string().into_bytes());
+    place.refused(&[&place.write("many.tar", &tarred(&files)), &name], "ResourceExhausted");
     let escape = forms::entries(&[("etc/../../x", b"x".as_slice())]);
     refused(
         &place.write("escape.tar", &docker(&[(&forms::config(&[&escape], "amd64"), &[])], &[&escape])),

@@ -12,7 +12,7 @@ use zstd::stream::{read::Decoder, write::Encoder};
 
 use super::{Bundle, CONTENTS, DOCUMENT, Wanted, document, refused};
 use crate::error::{Error, IoContext, Result};
-use crate::home::unique;
+use crate::home::replace;
 use crate::packages::{FILE as LOCK, Lock, MAX_LOCK};
 
 /// A level at which text becomes small and time is not yet felt. It decides bytes, so it is never changed.
@@ -80,16 +80,7 @@ pub fn write(path: &Path, head: &[(&str, Vec<u8>)], contents: &BTreeMap<String, 
     if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
         return Err(Error::new(ErrorCode::AlreadyExists, what(), "something else than a file is there"));
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let draft = parent.join(format!(".mvm-{}", unique()));
-    let written = || -> io::Result<()> {
-        let mut file = File::options().create_new(true).write(true).open(&draft)?;
-        file.write_all(&packed(head, contents)?)?;
-        file.sync_all()?;
-        std::fs::rename(&draft, path)?;
-        File::open(parent)?.sync_all()
-    };
-    written().inspect_err(|_| drop(std::fs::remove_file(&draft))).context(what)
+    replace(path, |mut draft| draft.write_all(&packed(head, contents)?)).context(what)
 }
 
 /// Its bytes: names in their order, and no time, owner or mode of this host.

@@ -3,18 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mvm_wire::ErrorCode;
-use mvm_wire::files::Entry;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::{Bundle, CONTENTS, DOCUMENT, Wanted, document, refused};
 use crate::copy::beneath::Dir;
 use crate::error::{Error, IoContext, Result};
-use crate::home::unique;
+use crate::home::Draft;
 use crate::packages::{FILE as LOCK, Lock, MAX_LOCK};
 
 const WHAT: &str = "cannot read the bundle";
@@ -41,9 +39,9 @@ pub fn read(path: &Path) -> Result<Bundle> {
             wanted.check(&digest, &bytes)?;
             contents.insert(digest, bytes);
         }
-        nothing_else(&inner, contents.len(), |entry| contents.keys().any(|digest| digest.as_bytes() == entry.name))?;
+        nothing_else(&inner, contents.len(), |name| contents.contains_key(name))?;
     }
-    nothing_else(&dir, there.len(), |entry| there.iter().any(|name| name.as_bytes() == entry.name))?;
+    nothing_else(&dir, there.len(), |name| there.contains(&name))?;
     Ok(Bundle { workload, contents, lock })
 }
 
@@ -60,10 +58,10 @@ fn bytes(dir: &Dir, name: &str, limit: u64) -> Result<Vec<u8>> {
     }
 }
 
-fn nothing_else(dir: &Dir, count: usize, known: impl Fn(&Entry) -> bool) -> Result<()> {
-    let listed = dir.list(count as u64).context(|| WHAT.to_owned())?;
-    match listed.iter().find(|entry| !known(entry)) {
-        Some(entry) => Err(refused(format!("{} is no part of a bundle", crate::files::shown(&entry.name)))),
+fn nothing_else(dir: &Dir, count: usize, known: impl Fn(&str) -> bool) -> Result<()> {
+    let listed = dir.names(count as u64).context(|| WHAT.to_owned())?;
+    match listed.iter().find(|name| !std::str::from_utf8(name).is_ok_and(&known)) {
+        Some(name) => Err(refused(format!("{} is no part of a bundle", crate::files::shown(name)))),
         None => Ok(()),
     }
 }
@@ -74,10 +72,10 @@ pub fn write(path: &Path, head: &[(&str, Vec<u8>)], contents: &BTreeMap<String, 
     let place = std::path::absolute(path).context(what)?;
     let parent = place.parent().ok_or_else(|| Error::new(ErrorCode::InvalidRequest, what(), "it has no name"))?;
     let replaces = replaces(&place)?;
-    let draft = Draft(parent.join(format!(".mvm-{}", unique())));
-    draft.fill(head, contents).context(what)?;
+    let draft = Draft::beside(&place);
+    fill(draft.path(), head, contents).context(what)?;
     let flags = if replaces { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-    match renameat_with(CWD, &draft.0, CWD, &place, flags) {
+    match renameat_with(CWD, draft.path(), CWD, &place, flags) {
         Err(Errno::EXIST | Errno::NOTEMPTY) => return Err(in_the_way()),
         done => done.context(what)?,
     }
@@ -104,27 +102,16 @@ fn replaces(place: &Path) -> Result<bool> {
     if entries.all(ours) { Ok(true) } else { Err(in_the_way()) }
 }
 
-/// What is being made, and what it has replaced. It is gone in the end.
-struct Draft(PathBuf);
-
-impl Draft {
-    fn fill(&self, head: &[(&str, Vec<u8>)], contents: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
-        fs::create_dir(&self.0)?;
-        head.iter().try_for_each(|(name, bytes)| put(&self.0.join(name), bytes))?;
-        if !contents.is_empty() {
-            let inner = self.0.join(CONTENTS);
-            fs::DirBuilder::new().mode(0o777).create(&inner)?;
-            contents.iter().try_for_each(|(digest, bytes)| put(&inner.join(digest), bytes))?;
-            File::open(&inner)?.sync_all()?;
-        }
-        File::open(&self.0)?.sync_all()
+fn fill(dir: &Path, head: &[(&str, Vec<u8>)], contents: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
+    fs::create_dir(dir)?;
+    head.iter().try_for_each(|(name, bytes)| put(&dir.join(name), bytes))?;
+    if !contents.is_empty() {
+        let inner = dir.join(CONTENTS);
+        fs::create_dir(&inner)?;
+        contents.iter().try_for_each(|(digest, bytes)| put(&inner.join(digest), bytes))?;
+        File::open(&inner)?.sync_all()?;
     }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    File::open(dir)?.sync_all()
 }
 
 fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {

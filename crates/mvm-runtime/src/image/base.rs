@@ -1,5 +1,6 @@
 //! The image `base`: busybox and the files a Unix expects. It needs no network and takes a second to make.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -50,11 +51,17 @@ fn is_static(elf: &[u8]) -> bool {
 
 fn write(mut tar: tar::Builder<File>, busybox: &[u8], applets: &str) -> std::io::Result<()> {
     let (user, uid) = USER;
-    for (path, mode) in [
+    let home = format!("home/{user}");
+    let passwd = format!(
+        "root:x:0:0:root:/root:/bin/sh\n{user}:x:{uid}:{uid}::/home/{user}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
+    );
+    let group = format!("root:x:0:\ntty:x:5:\n{user}:x:{uid}:\nnogroup:x:65534:\n");
+    let directories = [
         ("bin", 0o755),
         ("dev", 0o755),
         ("etc", 0o755),
         ("home", 0o755),
+        (&home, 0o755),
         ("mnt", 0o755),
         ("proc", 0o555),
         ("root", 0o700),
@@ -68,43 +75,44 @@ fn write(mut tar: tar::Builder<File>, busybox: &[u8], applets: &str) -> std::io:
         ("usr/share", 0o755),
         ("var", 0o755),
         ("var/tmp", 0o1777),
-    ] {
-        add(&mut tar, tar::EntryType::Directory, path, mode, 0, &[])?;
-    }
-    add(&mut tar, tar::EntryType::Directory, &format!("home/{user}"), 0o755, uid, &[])?;
-    add(&mut tar, tar::EntryType::Regular, "bin/busybox", 0o755, 0, busybox)?;
-    let passwd = format!(
-        "root:x:0:0:root:/root:/bin/sh\n{user}:x:{uid}:{uid}::/home/{user}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
-    );
-    let group = format!("root:x:0:\ntty:x:5:\n{user}:x:{uid}:\nnogroup:x:65534:\n");
-    for (path, content) in [
+    ];
+    let files = [
         ("etc/passwd", passwd.as_str()),
         ("etc/group", group.as_str()),
         ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
         ("etc/machine-id", ""),
         ("etc/os-release", "NAME=\"mvm base\"\nID=mvm-base\nPRETTY_NAME=\"mvm base (busybox)\"\n"),
         ("etc/profile", "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"),
-    ] {
-        add(&mut tar, tar::EntryType::Regular, path, 0o644, 0, content.as_bytes())?;
+    ];
+    // By path: what is in a directory comes right behind it.
+    let mut entries = BTreeMap::from([("bin/busybox", Content::File(0o755, busybox))]);
+    entries.extend(directories.map(|(path, mode)| (path, Content::Directory(mode))));
+    entries.extend(files.map(|(path, text)| (path, Content::File(0o644, text.as_bytes()))));
+    for path in applets.lines().filter(|path| path.contains('/')) {
+        entries.entry(path).or_insert(Content::Link("/bin/busybox"));
     }
-    let mut links: Vec<&str> = applets.lines().filter(|path| *path != "bin/busybox" && path.contains('/')).collect();
-    links.sort_unstable();
-    for path in links {
-        let mut header = header(tar::EntryType::Symlink, 0o777, 0, 0);
-        tar.append_link(&mut header, path, "/bin/busybox")?;
+    for (path, content) in entries {
+        let owner = if path == home { uid } else { 0 };
+        match content {
+            Content::Directory(mode) => {
+                tar.append_data(&mut header(tar::EntryType::Directory, mode, owner, 0), path, &[][..])?;
+            }
+            Content::File(mode, bytes) => {
+                tar.append_data(&mut header(tar::EntryType::Regular, mode, owner, bytes.len()), path, bytes)?;
+            }
+            Content::Link(target) => {
+                tar.append_link(&mut header(tar::EntryType::Symlink, 0o777, owner, 0), path, target)?;
+            }
+        }
     }
     tar.into_inner()?.sync_all()
 }
 
-fn add(
-    tar: &mut tar::Builder<File>,
-    kind: tar::EntryType,
-    path: &str,
-    mode: u32,
-    owner: u32,
-    content: &[u8],
-) -> std::io::Result<()> {
-    tar.append_data(&mut header(kind, mode, owner, content.len()), path, content)
+/// What is at a path, with its mode.
+enum Content<'a> {
+    Directory(u32),
+    File(u32, &'a [u8]),
+    Link(&'static str),
 }
 
 fn header(kind: tar::EntryType, mode: u32, owner: u32, len: usize) -> tar::Header {

@@ -27,7 +27,7 @@ pub const BUILTIN: [&str; 2] = ["base", "debian"];
 /// An image's disk, in its directory.
 pub const DISK: &str = "rootfs.ext4";
 /// Each file of a disk has one inode, and a disk has one for each so many bytes.
-pub const BYTES_PER_INODE: u64 = 16384;
+const BYTES_PER_INODE: u64 = 8192;
 const RECORD: &str = "image.json";
 /// The workloads that images were built of.
 const BUNDLES: &str = "bundles";
@@ -113,8 +113,12 @@ impl Image {
 }
 
 fn damaged(name: &str, why: String) -> Error {
-    Error::new(ErrorCode::SandboxUnavailable, format!("cannot use the image {name}"), why)
-        .hint(format!("build it again: mvmctl setup --image {name}"))
+    Error::new(ErrorCode::SandboxUnavailable, format!("cannot use the image {name}"), why).hint(
+        match BUILTIN.contains(&name) {
+            true => format!("make it again: mvmctl setup --image {name}"),
+            false => "import it or build it again under this name".to_owned(),
+        },
+    )
 }
 
 /// Refuses what is no image name: one word of `a-z 0-9 . _ -`, 64 characters at most.
@@ -224,7 +228,10 @@ fn keep(home: &Home, bundle: &Bundle) -> Result<String> {
     let digest = crate::workload::digest(bundle.workload())?;
     let place = kept(home, &digest);
     fs::create_dir_all(home.images().join(BUNDLES)).context(|| "cannot keep the workload of an image".into())?;
-    bundle.write(&place)?;
+    // To pack it again takes longer than all else of a build that finds its image.
+    if !Bundle::read(&place).is_ok_and(|there| there == *bundle) {
+        bundle.write(&place)?;
+    }
     Ok(digest)
 }
 
@@ -280,6 +287,12 @@ fn remove_unnamed(home: &Home) {
 
 fn pointer(home: &Home, name: &str) -> PathBuf {
     home.images().join(format!("{name}.json"))
+}
+
+/// How much of a disk so many files and directories need, with so many bytes in them together: each takes an inode and whole
+/// blocks.
+pub fn room(bytes: u64, entries: u64) -> u64 {
+    bytes * 3 / 2 + entries * BYTES_PER_INODE
 }
 
 /// An empty ext4 disk whose root belongs to root, whoever makes it. The guest's kernel fills it.

@@ -8,7 +8,7 @@ use super::config::Document;
 use super::parts::Parts;
 use super::{Blob, Candidate, Chosen, document, sha256};
 use crate::error::Result;
-use crate::layers::{Expected, invalid};
+use crate::layers::{Expected, exhausted, invalid};
 
 /// The file that says it is a layout.
 pub const MARK: &str = "oci-layout";
@@ -16,6 +16,10 @@ pub const MARK: &str = "oci-layout";
 pub const INDEX: &str = "index.json";
 /// How deep an index may be in others.
 const MAX_DEPTH: usize = 4;
+/// How many images and indexes there may be, all together.
+const MAX_IMAGES: usize = 1000;
+/// The longest name that an image can be chosen by, in bytes. Longer ones are passed over.
+const MAX_REFERENCE: usize = 1024;
 /// The annotations that name an image. The second is containerd's, and docker's.
 const NAMES: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
 /// What of an index is no image, but says something of one.
@@ -72,7 +76,8 @@ impl Descriptor {
 
     fn names(&self) -> impl Iterator<Item = String> {
         let annotations = self.annotations.as_ref();
-        NAMES.iter().filter_map(move |name| annotations?.get(*name).cloned())
+        let names = NAMES.iter().filter_map(move |name| annotations?.get(*name));
+        names.filter(|name| name.len() <= MAX_REFERENCE).cloned()
     }
 
     fn is_attestation(&self) -> bool {
@@ -86,7 +91,7 @@ pub fn choose(parts: &Parts, reference: Option<&str>) -> Result<Chosen> {
         return Err(invalid(format!("its layout is of version {:?}, which this mvmctl cannot read", layout.version)));
     }
     let index: Index = document(parts, INDEX, &Expected::default())?;
-    let mut search = Search { parts, found: Vec::new(), read: HashSet::new() };
+    let mut search = Search { parts, found: Vec::new(), read: HashSet::new(), seen: 0 };
     search.descend(index, &[], 0)?;
     let manifest = super::choose(search.found, reference)?;
     let manifest: Manifest = document(parts, &manifest.path()?, &manifest.expected()?)?;
@@ -108,6 +113,8 @@ struct Search<'a> {
     found: Vec<Candidate<Descriptor>>,
     /// The indexes that were read.
     read: HashSet<String>,
+    /// How many images and indexes were named, the same ones again, too.
+    seen: usize,
 }
 
 impl Search<'_> {
@@ -116,6 +123,10 @@ impl Search<'_> {
             return Err(invalid("its indexes lie too deep in one another"));
         }
         for descriptor in index.manifests.into_iter().filter(|descriptor| !descriptor.is_attestation()) {
+            self.seen += 1;
+            if self.seen > MAX_IMAGES {
+                return Err(exhausted(format!("there are more than {MAX_IMAGES} images in it")));
+            }
             let mut names = above.to_vec();
             names.extend(descriptor.names().filter(|name| !above.contains(name)));
             if descriptor.media_type.contains("index") || descriptor.media_type.contains("manifest.list") {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// Divides the parts of a path.
 const DIVIDER: u8 = 0;
 /// A name that begins so is a removal.
-const REMOVAL: &[u8] = b".wh.";
+pub const REMOVAL: &[u8] = b".wh.";
 /// What the layers of some tools have for themselves.
 const OWN: &[u8] = b".wh..wh.";
 /// The name that removes all that is in its directory.

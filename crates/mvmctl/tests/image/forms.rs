@@ -47,6 +47,9 @@ pub fn layers() -> [Vec<u8>; 2] {
     append(&mut lower, with(entry("etc", Kind::Directory, 0o700), b"lower"), b"");
     append(&mut lower, entry("etc/motd", Kind::File, 0o644), b"to be replaced\n");
     append(&mut lower, entry("etc/secret", Kind::File, 0o644), b"to be removed\n");
+    append(&mut lower, with_acl(entry("shared", Kind::Directory, 0o755)), b"");
+    append(&mut lower, entry("shared/file", Kind::File, 0o600), b"");
+    append(&mut lower, entry("shared/inner", Kind::Directory, 0o700), b"");
     append(&mut lower, entry("opt/old/file", Kind::File, 0o644), b"to be removed\n");
     append(&mut upper, entry("bin/again", Kind::Link(b"bin/busybox".to_vec()), 0o755), b"");
     append(&mut upper, with(entry("etc", Kind::Directory, 0o775), b"1\n2"), b"");
@@ -58,6 +61,16 @@ pub fn layers() -> [Vec<u8>; 2] {
     append(&mut upper, entry("opt/new", Kind::File, 0o644), b"");
     append(&mut upper, entry("opt/.wh..wh..opq", Kind::File, 0), b"");
     [lower, upper].map(|layer| [layer, tar::END.to_vec()].concat())
+}
+
+/// What is made in it gets a list of who may use it: a mask, and user 7 besides owner, group and others.
+fn with_acl(entry: Entry) -> Entry {
+    let permissions: [(u16, u16, u32); 5] = [(1, 7, !0), (2, 7, 7), (4, 5, !0), (16, 7, !0), (32, 5, !0)];
+    let fields = permissions
+        .iter()
+        .flat_map(|(tag, may, id)| [tag.to_le_bytes().as_slice(), &may.to_le_bytes(), &id.to_le_bytes()].concat());
+    let acl = 2_u32.to_le_bytes().into_iter().chain(fields).collect();
+    Entry { xattrs: [(b"system.posix_acl_default".to_vec(), acl)].into(), ..entry }
 }
 
 pub fn sha256(bytes: &[u8]) -> String {
