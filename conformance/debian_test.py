@@ -12,6 +12,19 @@ import unittest
 from pathlib import Path
 from typing import Any
 
+FUNCTION = """
+import * as mvm from '@mvm/sdk';
+import { greet } from './greet';
+export const run = mvm.app({
+  name: '%s',
+  image: mvm.debian({ packages: ['nodejs'] }),
+  source: mvm.localPath('.', { include: ['*.ts'] }),
+  entrypoint: mvm.entrypointFunction({ module: 'main.ts', function: 'run' }),
+})(async (): Promise<void> => {
+  console.log(greet<string>('TypeScript'));
+});
+"""
+
 
 class Packages(unittest.TestCase):
     def setUp(self) -> None:
@@ -53,6 +66,14 @@ class Packages(unittest.TestCase):
         self.assertIn("is locked, and tree", self.mvmctl("build", "bundle", status=125))
         lock.write_text("{}")
         self.assertIn("packages.lock.json: ", self.mvmctl("build", "bundle", status=125))
+
+    def test_a_function_of_typescript_runs_on_an_image_with_nodejs(self) -> None:
+        (self.place / "main.ts").write_text(FUNCTION % self.name)
+        (self.place / "greet.ts").write_text("export const greet = <T>(name: T): string => `hello ${name as string}`;\n")
+        self.mvmctl("build", "main.ts")
+        self.addCleanup(subprocess.run, ["mvmctl", "kill", self.name], capture_output=True)
+        job = json.loads(self.mvmctl("up", self.name, "--json"))["job"]
+        self.assertIn("hello TypeScript", self.mvmctl("attach", self.name, job["run_id"]))
 
     def test_a_package_that_there_is_not_leaves_no_image(self) -> None:
         self.bundle("no-such-package-at-all")

@@ -2,12 +2,13 @@
 //! workload's files, and halts; what is on that disk then is the new image's. The machine has no network and nothing of the
 //! host, and no program of the workload runs in it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mvm_ir::{Entrypoint, Image as Base, Workload};
+use mvm_ir::{Entrypoint, EntrypointFunction, Image as Base, Workload};
 use mvm_wire::ErrorCode;
 use mvm_wire::files::Write;
 use mvm_wire::guest::{Exec, Reply, Request, Status};
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::bundle::Bundle;
 use crate::error::{Error, IoContext, Result};
+use crate::function;
 use crate::home::{Home, Staging};
 use crate::image::{self, BUILTIN, Image, ImageConfig};
 use crate::packages::{self, Fetched};
@@ -61,6 +63,8 @@ pub async fn build(home: &Home, bundle: Bundle, tag: &str, progress: &dyn Progre
         let why = format!("{tag} is an image that mvm makes itself");
         return Err(invalid(tag, why).hint("choose another name with --tag"));
     }
+    // What cannot be put into an image is refused before anything is fetched or booted.
+    drop(puts(&bundle, tag)?);
     let (base, wanted) = base(bundle.workload());
     let (ready, wanted) = (setup::ready(home, base, progress).await?, wanted.to_vec());
     let built = {
@@ -170,10 +174,10 @@ fn config(base: &ImageConfig, workload: &Workload) -> ImageConfig {
 /// What decides about the image: its base and all that is put into it. Ports, environment and the like do not.
 fn digest(base: &Image, bundle: &Bundle, config: &ImageConfig) -> Result<String> {
     let workload = bundle.workload();
-    let python = calls_python(workload)?.then_some(PYTHON);
+    let support = function(workload).map(function::support).transpose()?;
     let parts = json!({
         "format": FORMAT, "base": base.digest, "config": config, "files": workload.files, "source": workload.source,
-        "python": python, "packages": bundle.lock().map(|lock| &lock.packages),
+        "support": support, "packages": bundle.lock().map(|lock| &lock.packages),
     });
     let text = serde_json::to_vec(&parts).map_err(|e| Error::internal("cannot encode what an image is made of", e))?;
     Ok(format!("sha256:{}", hex::encode(Sha256::digest(text))))
@@ -183,47 +187,41 @@ fn digest(base: &Image, bundle: &Bundle, config: &ImageConfig) -> Result<String>
 struct Put<'a> {
     path: String,
     mode: u32,
-    bytes: &'a [u8],
+    bytes: Cow<'a, [u8]>,
 }
 
-/// What modules of Python import as `mvm` in a guest, where declarations mean nothing.
-const PYTHON: (&str, &str) = ("/usr/lib/mvm/python/mvm.py", include_str!("../../../sdk/python/src/mvm/_declare.py"));
-
-/// Whether a function of Python is what runs.
-fn calls_python(workload: &Workload) -> Result<bool> {
+/// The function that is its entrypoint, if one is.
+fn function(workload: &Workload) -> Option<&EntrypointFunction> {
     match &workload.entrypoint {
-        Some(Entrypoint::Function(function)) if function.language == "python" => Ok(true),
-        Some(Entrypoint::Function(_)) => Err(Error::new(
-            ErrorCode::BackendUnsupported,
-            "cannot build the image",
-            "functions of TypeScript are not called in a guest yet (/entrypoint/function)",
-        )
-        .hint("compile it to JavaScript, and declare entrypointCommand(['node', 'dist/main.js'])")),
-        _ => Ok(false),
+        Some(Entrypoint::Function(function)) => Some(function),
+        _ => None,
     }
 }
 
 /// Everything that is put into it.
 fn puts<'a>(bundle: &'a Bundle, tag: &str) -> Result<Vec<Put<'a>>> {
     let workload = bundle.workload();
-    let (path, text) = PYTHON;
-    let declarations = Put { path: path.to_owned(), mode: 0o644, bytes: text.as_bytes() };
-    let declarations = calls_python(workload)?.then_some(Ok(declarations));
-    let files = workload.files.iter().map(|file| (file.path.clone(), file.mode, &file.content));
-    let source = workload.source.iter().flat_map(|source| {
-        source.files.iter().map(|file| {
+    let bytes =
+        |path: &str, content| bundle.content(content).ok_or_else(|| invalid(tag, format!("{path} has no content")));
+    let mut puts = Vec::new();
+    if let Some(source) = &workload.source {
+        for file in &source.files {
+            let bytes = bytes(&file.path, &file.content)?;
+            let bytes = match function(workload) {
+                Some(function) => function::prepared(function, &file.path, bytes)?,
+                None => bytes.into(),
+            };
             let mode = if file.executable { 0o755 } else { 0o644 };
-            (format!("{}/{}", source.guest_path, file.path), mode, &file.content)
-        })
-    });
-    source
-        .chain(files)
-        .map(|(path, mode, content)| {
-            let bytes = bundle.content(content).ok_or_else(|| invalid(tag, format!("{path} has no content")))?;
-            Ok(Put { path, mode, bytes })
-        })
-        .chain(declarations)
-        .collect()
+            puts.push(Put { path: format!("{}/{}", source.guest_path, file.path), mode, bytes });
+        }
+    }
+    for file in &workload.files {
+        puts.push(Put { path: file.path.clone(), mode: file.mode, bytes: bytes(&file.path, &file.content)?.into() });
+    }
+    for (path, text) in function(workload).map(function::support).transpose()?.unwrap_or_default() {
+        puts.push(Put { path: path.to_owned(), mode: 0o644, bytes: text.into_bytes().into() });
+    }
+    Ok(puts)
 }
 
 /// Lays the disk that it begins with, with room for what comes. Returns its size.
@@ -264,7 +262,7 @@ async fn fill(
         }
         for (done, put) in puts.iter().enumerate() {
             progress.detail(&format!("{} of {}", done + 1, puts.len()));
-            write(&guest, &put.path, put.mode, put.bytes).await?;
+            write(&guest, &put.path, put.mode, &put.bytes).await?;
         }
         guest.demand(&Request::Halt, "halt").await
     };

@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use mvm_ir::{
-    Command, Entrypoint, EntrypointFunction, Fault, Image, Lowered, Port, Refusal, Step, Variable, Workload, escaped,
-};
+use mvm_ir::{Command, Entrypoint, Fault, Image, Lowered, Port, Refusal, Step, Variable, Workload, escaped};
 use mvm_wire::ErrorCode;
 use mvm_wire::api::{CreateRequest, Denial, JobRequest, Plan, PortRequest};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::function;
 use crate::home::Home;
 use crate::policy::{Ask, Operation, Policy};
 use crate::request;
@@ -168,17 +167,11 @@ pub fn create_request(workload: &Workload) -> Result<CreateRequest> {
     })
 }
 
-/// What runs for an entrypoint. It starts in the directory of the source, which Python finds modules in. Of another language
-/// nothing does: no image is built for its functions.
+/// What runs for an entrypoint. It starts in the directory of the source.
 fn argv(entrypoint: &Entrypoint) -> Vec<String> {
-    const CALL: &str = "import importlib, sys; sys.path.append('/usr/lib/mvm/python'); \
-        getattr(importlib.import_module(sys.argv[1]), sys.argv[2])()";
     match entrypoint {
         Entrypoint::Command(argv) => argv.clone(),
-        Entrypoint::Function(EntrypointFunction { language, module, function }) if language == "python" => {
-            ["python3", "-c", CALL, module, function].map(str::to_owned).to_vec()
-        }
-        Entrypoint::Function(_) => Vec::new(),
+        Entrypoint::Function(function) => function::argv(function),
     }
 }
 

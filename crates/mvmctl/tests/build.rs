@@ -88,6 +88,33 @@ fn a_workload_becomes_an_image_with_its_files() {
 }
 
 #[test]
+fn modules_of_typescript_go_without_their_types_and_with_what_calls_them() {
+    let place = Place::new("");
+    let declare = |import: &str| {
+        let text = format!(
+            "import * as mvm from '@mvm/sdk';\n{import}\nexport const run = mvm.app({{ name: '{}', image: mvm.image('base'), \
+             source: mvm.localPath('.', {{ include: ['*.ts'] }}), \
+             entrypoint: mvm.entrypointFunction({{ module: 'app.ts', function: 'run' }}) }})((): void => {{}});\n",
+            place.name
+        );
+        place.write("app.ts", &text);
+        place.mvmctl(&["build", "app.ts"])
+    };
+    place.write("types.d.ts", "declare const a: string;\n");
+    let ran = declare("import type { A } from './a.ts';");
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let script = "tail -n 2 app.ts | tr -s ' ' | head -n 1; tail -n 1 app.ts | grep -o '((.*'; cat types.d.ts; ls /usr/lib/mvm/node; \
+        grep -c 'export function' /usr/lib/mvm/node/sdk.mjs";
+    assert_eq!(
+        place.said(&place.name, script),
+        "; \n(()       => {});\ndeclare const a: string;\ncall.mjs\nhooks.mjs\nsdk.mjs\n11\n"
+    );
+    let ran = declare("enum A { B }");
+    let why = "app.ts:2:1: an enum is code of its own\n  enum A { B }\n  ^^^^^^^^^^^^\n  try: ";
+    assert!(ran.code == 125 && ran.stderr.contains(why), "{}", ran.stderr);
+}
+
+#[test]
 fn many_small_files_have_room() {
     let place = Place::new("");
     (0..7000).for_each(|number| place.write(&format!("src/d{}/{number}", number % 100), ""));

@@ -6,6 +6,7 @@
 //! Both languages come to one tree of values (`tree`), of which `document` makes the JSON that [`crate::read`] would take.
 
 mod document;
+mod erase;
 mod names;
 mod python;
 mod source;
@@ -19,6 +20,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::model::Workload;
+pub use erase::erased;
 use python::Python;
 use source::Source;
 use tree::Found;

@@ -140,8 +140,11 @@ async function exchange(socket: string, what: Ask, stop: Stop): Promise<Incoming
 
 /** A failure of the caller's own iterator, which comes back as it is. */
 class OfCaller extends Error {
-  constructor(readonly failure: unknown) {
+  readonly failure: unknown;
+
+  constructor(failure: unknown) {
     super();
+    this.failure = failure;
   }
 }
 

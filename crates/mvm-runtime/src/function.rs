@@ -1,0 +1,60 @@
+//! Functions of modules as entrypoints: what calls them in a guest, and what of theirs is put into its image.
+
+use std::borrow::Cow;
+
+use mvm_ir::EntrypointFunction;
+use mvm_ir::declare::erased;
+use mvm_wire::ErrorCode;
+
+use crate::error::{Error, Result};
+
+/// In the directory of the source, in which Python finds modules.
+const CALL_PYTHON: &str = "import importlib, sys; sys.path.append('/usr/lib/mvm/python'); \
+    getattr(importlib.import_module(sys.argv[1]), sys.argv[2])()";
+/// What modules of Python import as `mvm` in a guest, where declarations mean nothing.
+const PYTHON: (&str, &str) = ("/usr/lib/mvm/python/mvm.py", include_str!("../../../sdk/python/src/mvm/_declare.py"));
+/// The same for TypeScript, whose types Node.js does not know.
+const TYPESCRIPT: (&str, &str) = ("/usr/lib/mvm/node/sdk.mjs", include_str!("../../../sdk/typescript/src/declare.ts"));
+const CALL_NODE: (&str, &str) = ("/usr/lib/mvm/node/call.mjs", include_str!("function/call.mjs"));
+const HOOKS_NODE: (&str, &str) = ("/usr/lib/mvm/node/hooks.mjs", include_str!("function/hooks.mjs"));
+
+/// What runs for a function.
+pub fn argv(function: &EntrypointFunction) -> Vec<String> {
+    let EntrypointFunction { module, function: name, .. } = function;
+    let caller =
+        if is_typescript(function) { ["node", CALL_NODE.0].as_slice() } else { &["python3", "-c", CALL_PYTHON] };
+    caller.iter().copied().chain([module.as_str(), name]).map(str::to_owned).collect()
+}
+
+/// What calls it, and what its module imports: files by their paths.
+pub fn support(function: &EntrypointFunction) -> Result<Vec<(&'static str, String)>> {
+    let file = |(path, text): (&'static str, &str)| (path, text.to_owned());
+    if !is_typescript(function) {
+        return Ok(vec![file(PYTHON)]);
+    }
+    let (path, text) = TYPESCRIPT;
+    Ok(vec![file(CALL_NODE), file(HOOKS_NODE), (path, without_types(path, text.as_bytes())?)])
+}
+
+/// A file of its source as it is put into the image: modules of TypeScript without their types, which most versions of Node.js
+/// do not take.
+///
+/// # Errors
+///
+/// `InvalidRequest` with all that is wrong with the module, if it is more than JavaScript with types.
+pub fn prepared<'a>(function: &EntrypointFunction, path: &str, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>> {
+    let is_module = [".ts", ".mts"].iter().any(|end| path.ends_with(end) && !path.ends_with(&format!(".d{end}")));
+    let text = (is_typescript(function) && is_module).then(|| without_types(path, bytes)).transpose()?;
+    Ok(text.map_or(bytes.into(), |text| text.into_bytes().into()))
+}
+
+fn is_typescript(function: &EntrypointFunction) -> bool {
+    function.language == "typescript"
+}
+
+fn without_types(path: &str, bytes: &[u8]) -> Result<String> {
+    erased(bytes).map_err(|problems| {
+        let problems: Vec<String> = problems.iter().map(|problem| format!("{path}:{problem}")).collect();
+        Error::new(ErrorCode::InvalidRequest, "cannot take the types out of a module", problems.join("\n"))
+    })
+}
