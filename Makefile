@@ -90,7 +90,7 @@ packed: deps
 	@mkdir -p $(PACKAGES)
 	strip --strip-debug -o $(PACKED) target/$(PROFILE)/mvmctl
 
-## Writes what is generated for the SDKs: their API types, the synchronous half of the Python SDK, and their reference.
+## Writes what is generated: the SDKs' API types, the synchronous half of the Python SDK, and the reference of SDKs and workloads.
 sdk-types: $(NODE_DEV)
 	cd sdk && /usr/bin/python3 -m codegen
 	cd sdk/typescript && npm run --silent reference

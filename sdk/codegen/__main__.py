@@ -1,4 +1,4 @@
-"""Writes what is generated for the SDKs: their API types, the synchronous half of the Python SDK, and its reference.
+"""Writes what is generated: API types of the SDKs, the synchronous half of the Python SDK, its reference and that of workloads.
 
 Usage, in sdk/: python3 -m codegen [--check]. With --check nothing is written, and stale files are named.
 """
@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import openapi, python, reference, typescript, unasync
+from . import openapi, python, reference, typescript, unasync, workload
 
 SDK = Path(__file__).resolve().parents[1]
 
@@ -20,7 +20,9 @@ def generated() -> dict[Path, str]:
     files[SDK / "typescript/src/api.ts"] = typescript.render(document)
     # The sources as they will be.
     page = reference.render(SDK / "python/src/mvm", lambda path: files.get(path) or path.read_text())
-    return files | {SDK.parent / "docs/reference/python.md": page}
+    schema = json.loads((SDK.parent / "docs/schemas/workload.schema.json").read_text())
+    pages = SDK.parent / "docs/reference"
+    return files | {pages / "python.md": page, pages / "workload.md": workload.render(schema)}
 
 
 def main() -> None:

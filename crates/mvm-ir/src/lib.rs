@@ -43,6 +43,28 @@ pub fn digest(workload: &Workload) -> Result<String, Refusal> {
     Ok(format!("sha256:{}", Digest::of(&canonical(workload)?)))
 }
 
+/// Parts of a document that say as little as they may, as they are read.
+fn least() -> [(&'static str, serde_json::Value); 11] {
+    use serde_json::json;
+    fn read<T: serde::Serialize + serde::de::DeserializeOwned>(least: serde_json::Value) -> serde_json::Value {
+        serde_json::from_value::<T>(least).and_then(serde_json::to_value).unwrap_or_default()
+    }
+    let content = json!({ "sha256": "", "bytes": 0 });
+    [
+        ("Workload", read::<Workload>(json!({ "schema": SCHEMA, "name": "" }))),
+        ("Command", read::<Command>(json!({ "argv": [] }))),
+        ("File", read::<File>(json!({ "path": "", "content": content }))),
+        ("MakeDirectory", read::<MakeDirectory>(json!({ "path": "" }))),
+        ("Mount", read::<Mount>(json!({ "host_path": "", "guest_path": "" }))),
+        ("Port", read::<Port>(json!({ "guest_port": 0, "host_port": 0 }))),
+        ("Remove", read::<Remove>(json!({ "path": "" }))),
+        ("SnapshotStep", read::<SnapshotStep>(json!({}))),
+        ("Source", read::<Source>(json!({ "files": [] }))),
+        ("SourceFile", read::<SourceFile>(json!({ "path": "", "content": content }))),
+        ("WriteFile", read::<WriteFile>(json!({ "path": "", "content": content }))),
+    ]
+}
+
 /// The JSON Schema of a document. What a schema cannot say, such as that no two files have one path, [`read`] holds.
 pub fn json_schema() -> serde_json::Value {
     let mut parts = Vec::new();
@@ -54,6 +76,15 @@ pub fn json_schema() -> serde_json::Value {
         serde_json::json!({ "const": SCHEMA, "description": "The version of this document." });
     whole["$defs"] =
         parts.into_iter().map(|(name, part)| (name, serde_json::to_value(part).unwrap_or_default())).collect();
+    for (name, least) in least() {
+        let part = if name == "Workload" { &mut whole } else { &mut whole["$defs"][name] };
+        let required = part["required"].as_array().cloned().unwrap_or_default();
+        for (field, value) in least.as_object().into_iter().flatten() {
+            if !required.contains(&field.as_str().into()) && !value.is_null() {
+                part["properties"][field]["default"] = value.clone();
+            }
+        }
+    }
     let text = whole.to_string().replace("#/components/schemas/", "#/$defs/");
     serde_json::from_str(&text).unwrap_or_default()
 }
