@@ -13,13 +13,16 @@ use super::tree::Dialect;
 use super::typescript::TypeScript;
 use super::{Finding, Language, MAX_PROBLEMS, Problem, Source, source};
 
+/// The largest module, in bytes.
+const MAX_BYTES: usize = 1 << 20;
+
 /// Takes the types out of a module of TypeScript. Imports stay as they are written: one of nothing but types has to be an
 /// `import type`.
 ///
-/// Takes UTF-8 of at most [`MAX_BYTES`](super::MAX_BYTES). Errors: what is wrong with the file, in the order of place, 20 at
+/// Takes UTF-8 of at most 1 MiB. Errors: what is wrong with the file, in the order of place, 20 at
 /// most.
 pub fn erased(text: &[u8]) -> Result<String, Vec<Problem>> {
-    let text = source::sound(Language::TypeScript, text)
+    let text = source::sound(Language::TypeScript, text, MAX_BYTES)
         .map_err(|finding| vec![Source::new(&String::from_utf8_lossy(text)).problem(&finding, &[])])?;
     let source = Source::new(text);
     let problems = |findings: &[Finding]| {

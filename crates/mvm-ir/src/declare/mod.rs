@@ -26,8 +26,8 @@ use source::Source;
 use tree::Found;
 use typescript::TypeScript;
 
-/// The largest file that is read, in bytes.
-pub const MAX_BYTES: usize = 1 << 20;
+/// The largest file that is read, in bytes. What makes the parser's work the hardest takes seconds then.
+pub const MAX_BYTES: usize = 256 << 10;
 /// The most problems that are told of at once.
 const MAX_PROBLEMS: usize = 20;
 
@@ -140,7 +140,7 @@ impl Finding {
 /// anything.
 pub fn declaration(language: Language, source: &[u8]) -> Result<Option<Declaration>, Vec<Problem>> {
     let bytes = source.strip_prefix("\u{feff}".as_bytes()).unwrap_or(source);
-    let text = source::sound(language, bytes).map_err(|finding| {
+    let text = source::sound(language, bytes, MAX_BYTES).map_err(|finding| {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_BYTES)]);
         vec![Source::new(&shown).problem(&finding, &[])]
     })?;
