@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import httpx  # noqa: E402
 import recording  # noqa: E402
 import transcript  # noqa: E402
+import workloads  # noqa: E402
 
 # Longer than anything in the cases takes; a command that is not back by then hangs.
 LIMIT_SECONDS = 60
@@ -29,7 +30,7 @@ SHOWN_BYTES = 4096
 PROGRAM = Path(__file__).resolve().parent / "python_record.py"
 ENVIRONMENT = transcript.suite.HERE.parent / "target/sdks/venv"
 # Verbs with verbs below them, each of which is a method.
-GROUPS = ("fs", "port", "receipt", "secret", "snapshot")
+GROUPS = ("fs", "image", "port", "receipt", "secret", "snapshot")
 
 Args = dict[str, Any]
 
@@ -402,6 +403,7 @@ OPERATIONS: dict[str, Callable[[Args], Call]] = {
     "files.copy_out": lambda args: Call(["cp", "--json", f"{args['sandbox']}:{args['path']}", args["host"]], as_object),
     "logs": logs,
     "record": record,
+    **{op: lambda args, command=command: Call(command(args), as_object) for op, command in workloads.COMMANDS.items()},
     "receipt": receipt,
     "receipts.verify": verify,
     "receipts.open": opening,

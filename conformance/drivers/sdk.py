@@ -24,6 +24,7 @@ sys.path.insert(0, str(HERE.parent))
 import recording  # noqa: E402
 import suite  # noqa: E402
 import transcript  # noqa: E402
+import workloads  # noqa: E402
 
 # Longer than anything in the cases takes; an operation that is not back by then hangs.
 LIMIT_SECONDS = 60
@@ -85,7 +86,9 @@ class Driver:
         self.server: Server | None = None
         self.place: str | None = None
 
-    def call(self, op: str, args: Args) -> "Call | Recorded":
+    def call(self, op: str, args: Args) -> "Call | Recorded | Commanded":
+        if op in workloads.COMMANDS:
+            return Commanded(workloads.COMMANDS[op](args))
         return Recorded(self.surface, args) if op == "record" else Call(self, op, args)
 
     def foreground(self) -> Server:
@@ -149,6 +152,22 @@ class Recorded:
         compiled = said(["mvmctl", "compile", "--json", "--from-recording", file, "--out", self.out])
         workload = recording.bundle(compiled, self.out)
         return {**answer, **(workload if "error" in workload else {"result": workload})}
+
+
+class Commanded:
+    """What only the command line does, which comes with each SDK."""
+
+    methods: list[str] = []
+
+    def __init__(self, argv: list[str]) -> None:
+        self.argv = argv
+
+    def start(self, background: bool = False) -> None:
+        pass
+
+    def finish(self) -> dict[str, Any]:
+        answer = said(["mvmctl", *self.argv])
+        return answer if "error" in answer else {"result": answer}
 
 
 def said(argv: list[str], env: dict[str, str] | None = None) -> dict[str, Any]:
