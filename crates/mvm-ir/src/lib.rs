@@ -10,7 +10,7 @@
 //! added: a reader refuses what it does not know, because it could not hold it. Anything new is another version, which readers
 //! of this one refuse as incompatible.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod align;
 mod check;

@@ -31,8 +31,8 @@ use crate::text::harmless;
 use crate::vmm::guest::{Frame, Guest};
 use crate::vmm::qemu::Shape;
 
-/// Raised when the same workload comes out as another image.
-const FORMAT: u32 = 1;
+/// Raised when the same workload comes out as another image, also when types are taken out otherwise.
+const FORMAT: u32 = 2;
 /// How much larger packages may be than their archives.
 const UNPACKED: u64 = 6;
 /// The largest list of packages that a base may have, in bytes.
@@ -67,6 +67,13 @@ pub async fn build(home: &Home, bundle: Bundle, tag: &str, progress: &dyn Progre
     drop(puts(&bundle, tag)?);
     let (base, wanted) = base(bundle.workload());
     let (ready, wanted) = (setup::ready(home, base, progress).await?, wanted.to_vec());
+    let resources = bundle.workload().resources;
+    let shape = Shape {
+        memory_mib: resources.memory_mib,
+        cpus: resources.cpus,
+        disk_bytes: u64::from(resources.disk_mib) << 20,
+    };
+    run::check_disk(&shape, &ready.image)?;
     let built = {
         let _building = home.lock("setup", || progress.warn("another mvmctl is setting up; waiting for it"))?;
         let lock = bundle.lock().filter(|lock| lock.wanted == wanted).cloned();
@@ -76,12 +83,6 @@ pub async fn build(home: &Home, bundle: Bundle, tag: &str, progress: &dyn Progre
             Some(image) => Built { image, cached: true, bundle },
             None => make(home, &ready, bundle, tag, progress).await?,
         }
-    };
-    let resources = built.bundle.workload().resources;
-    let shape = Shape {
-        memory_mib: resources.memory_mib,
-        cpus: resources.cpus,
-        disk_bytes: u64::from(resources.disk_mib) << 20,
     };
     let ready = Ready { image: built.image.clone(), ..ready };
     run::with_template(home, ready, &shape, true, progress).await?;

@@ -1,12 +1,15 @@
 //! Functions of modules as entrypoints: what calls them in a guest, and what of theirs is put into its image.
 
+mod erase;
+
 use std::borrow::Cow;
 
 use mvm_ir::EntrypointFunction;
-use mvm_ir::declare::erased;
-use mvm_wire::ErrorCode;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use erase::erased;
+
+pub use erase::erase;
 
 /// In the directory of the source, in which Python finds modules.
 const CALL_PYTHON: &str = "import importlib, sys; sys.path.append('/usr/lib/mvm/python'); \
@@ -33,7 +36,7 @@ pub fn support(function: &EntrypointFunction) -> Result<Vec<(&'static str, Strin
         return Ok(vec![file(PYTHON)]);
     }
     let (path, text) = TYPESCRIPT;
-    Ok(vec![file(CALL_NODE), file(HOOKS_NODE), (path, without_types(path, text.as_bytes())?)])
+    Ok(vec![file(CALL_NODE), file(HOOKS_NODE), (path, erased(path, text.as_bytes())?)])
 }
 
 /// A file of its source as it is put into the image: modules of TypeScript without their types, which most versions of Node.js
@@ -44,17 +47,12 @@ pub fn support(function: &EntrypointFunction) -> Result<Vec<(&'static str, Strin
 /// `InvalidRequest` with all that is wrong with the module, if it is more than JavaScript with types.
 pub fn prepared<'a>(function: &EntrypointFunction, path: &str, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>> {
     let is_module = [".ts", ".mts"].iter().any(|end| path.ends_with(end) && !path.ends_with(&format!(".d{end}")));
-    let text = (is_typescript(function) && is_module).then(|| without_types(path, bytes)).transpose()?;
+    // Of packages nobody takes the types: they are to have JavaScript, and are others' to change.
+    let is_ours = is_module && !path.split('/').any(|part| part == "node_modules");
+    let text = (is_typescript(function) && is_ours).then(|| erased(path, bytes)).transpose()?;
     Ok(text.map_or(bytes.into(), |text| text.into_bytes().into()))
 }
 
 fn is_typescript(function: &EntrypointFunction) -> bool {
     function.language == "typescript"
-}
-
-fn without_types(path: &str, bytes: &[u8]) -> Result<String> {
-    erased(bytes).map_err(|problems| {
-        let problems: Vec<String> = problems.iter().map(|problem| format!("{path}:{problem}")).collect();
-        Error::new(ErrorCode::InvalidRequest, "cannot take the types out of a module", problems.join("\n"))
-    })
 }

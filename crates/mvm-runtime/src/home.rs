@@ -160,8 +160,7 @@ impl Home {
             let lock = lock.context(|| format!("cannot write to {}", self.tmp().display()))?;
             rustix::fs::flock(&lock, FlockOperation::LockExclusive)
                 .context(|| format!("cannot lock {}", path.display()))?;
-            let ours = lock.metadata().context(|| format!("cannot lock {}", path.display()))?;
-            if fs::metadata(path).is_ok_and(|there| there.ino() == ours.ino()) {
+            if is_there(&lock, path) {
                 return Ok(lock);
             }
         }
@@ -176,12 +175,19 @@ impl Home {
                 continue;
             }
             let Ok(lock) = File::options().write(true).open(&path) else { continue };
-            if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let is_free = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+            // Somebody else may have removed it meanwhile, and a third have made another one.
+            if is_free && is_there(&lock, &path) {
                 let _ = fs::remove_dir_all(path.with_extension(""));
                 let _ = fs::remove_file(&path);
             }
         }
     }
+}
+
+/// Whether a file still has its name.
+fn is_there(file: &File, path: &Path) -> bool {
+    file.metadata().is_ok_and(|ours| fs::metadata(path).is_ok_and(|there| there.ino() == ours.ino()))
 }
 
 /// A directory under construction. See [`Home::staging`].

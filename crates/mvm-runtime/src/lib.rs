@@ -16,7 +16,7 @@ pub mod error;
 pub mod evidence;
 pub mod export;
 pub mod files;
-mod function;
+pub mod function;
 pub mod home;
 pub mod host;
 pub mod image;

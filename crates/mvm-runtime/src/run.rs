@@ -137,19 +137,23 @@ pub async fn with_template(
     progress: &dyn Progress,
 ) -> Result<Prepared> {
     let setup::Ready { host, kernel, image } = ready;
-    if shape.disk_bytes < image.disk_bytes {
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        return Err(Error::new(
-            ErrorCode::InvalidRequest,
-            format!("cannot give a machine a disk of {} MiB", mib(shape.disk_bytes)),
-            format!("the image {} is one of {} MiB", image.name, mib(image.disk_bytes)),
-        )
-        .hint(format!("use --disk {}M or more (in a workload: /resources/diskMib)", mib(image.disk_bytes))));
-    }
+    check_disk(shape, &image)?;
     let accelerator = host.accelerator();
     let recipe = Recipe { host: &host, kernel: &kernel, image: &image, shape, accelerator };
     let template = if wanted { Some(template::ensure(home, recipe, progress).await?) } else { None };
     Ok(Prepared { home: home.clone(), host, kernel, image, template })
+}
+
+/// Refuses a disk that is smaller than that of its image.
+pub fn check_disk(shape: &Shape, image: &Image) -> Result<()> {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    if shape.disk_bytes >= image.disk_bytes {
+        return Ok(());
+    }
+    let what = format!("cannot give a machine a disk of {} MiB", mib(shape.disk_bytes));
+    let least = mib(image.disk_bytes);
+    Err(Error::new(ErrorCode::InvalidRequest, what, format!("the image {} is one of {least} MiB", image.name))
+        .hint(format!("use --disk {least}M or more (in a workload: /resources/disk_mib)")))
 }
 
 impl Prepared {

@@ -135,6 +135,9 @@ pub enum Command {
         /// Id of the sandbox that it ran in
         sandbox: String,
     },
+    /// Take the types out of a module of TypeScript; called by `build`, not by people
+    #[command(hide = true)]
+    EraseTypes,
     /// Print the versions of mvmctl and of its API
     Version {
         /// Print them as JSON

@@ -52,6 +52,9 @@ pub fn dispatch(cli: Cli) -> u8 {
         Command::Supervise { id } => block_on(async { mvm_runtime::supervisor::supervise(Home::locate()?, &id).await })
             .map_or_else(|error| output::error(&error, false), |()| output::SUCCESS),
         Command::Notary { run, sandbox } => notary(&run, &sandbox),
+        Command::EraseTypes => {
+            mvm_runtime::function::erase().map_or_else(|error| output::error(&error, false), |()| output::SUCCESS)
+        }
         Command::Version { json } => output::versions(json),
         Command::Openapi => {
             output::line(&mvm_runtime::supervisor::document());

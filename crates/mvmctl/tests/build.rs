@@ -107,11 +107,31 @@ fn modules_of_typescript_go_without_their_types_and_with_what_calls_them() {
         grep -c 'export function' /usr/lib/mvm/node/sdk.mjs";
     assert_eq!(
         place.said(&place.name, script),
-        "; \n(()       => {});\ndeclare const a: string;\ncall.mjs\nhooks.mjs\nsdk.mjs\n11\n"
+        " \n(()       => {});\ndeclare const a: string;\ncall.mjs\nhooks.mjs\nsdk.mjs\n11\n"
     );
-    let ran = declare("enum A { B }");
-    let why = "app.ts:2:1: an enum is code of its own\n  enum A { B }\n  ^^^^^^^^^^^^\n  try: ";
-    assert!(ran.code == 125 && ran.stderr.contains(why), "{}", ran.stderr);
+    let refused = |text: &str, why: &str| {
+        let ran = declare(text);
+        assert!(ran.code == 125 && ran.stderr.contains(why) && ran.stderr.len() < 5000, "{}", ran.stderr);
+    };
+    refused(
+        "enum A { B }",
+        "app.ts:2:1: TypeScript enum is not supported in strip-only mode\n  enum A { B }\n  ^^^^^^^^^^^^\n",
+    );
+    place.write("other.ts", "const é = 1; enum B { C }\nnamespace D { let e }\n");
+    refused("", "other.ts:1:14: TypeScript enum is not");
+    // Its parser's stack and time are bounded, and so is what it has to read.
+    place.write("other.ts", &"(".repeat(500_000));
+    refused("", "cannot take the types out of other.ts: it is too tangled to be read");
+    place.write("other.ts", &"f<".repeat(30_000));
+    refused("", "cannot take the types out of other.ts: it is too tangled to be read");
+    place.write("other.ts", &"/".repeat((1 << 20) + 1));
+    refused("", "it is larger than 1024 KiB");
+    // Those of packages stay as they are.
+    fs::remove_file(place.path("other.ts")).unwrap();
+    place.write("node_modules/a/b.ts", "enum B { C }\n");
+    place.write("app.ts", &fs::read_to_string(place.path("app.ts")).unwrap().replace("'*.ts'", "'**/*.ts'"));
+    assert_eq!(place.mvmctl(&["build", "app.ts"]).code, 0);
+    assert_eq!(place.said(&place.name, "cat node_modules/a/b.ts"), "enum B { C }\n");
 }
 
 #[test]

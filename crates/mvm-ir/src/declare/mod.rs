@@ -6,7 +6,7 @@
 //! Both languages come to one tree of values (`tree`), of which `document` makes the JSON that [`crate::read`] would take.
 
 mod document;
-mod erase;
+mod memory;
 mod names;
 mod python;
 mod source;
@@ -20,7 +20,6 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::model::Workload;
-pub use erase::erased;
 use python::Python;
 use source::Source;
 use tree::Found;
@@ -133,14 +132,21 @@ impl Finding {
     }
 }
 
+/// What is wrong with some bytes of a text, as it is shown: for what others say of it.
+pub fn problem(text: &str, at: Range<usize>, why: String, instead: &str) -> Problem {
+    let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    let at = boundary(at.start)..boundary(at.end.max(at.start));
+    Source::new(text).problem(&Finding::new(at, why, instead), &[])
+}
+
 /// Reads what a file declares; nothing if it has no `app` of mvm in it, as a script that makes its sandboxes itself.
 ///
-/// Takes UTF-8 of at most [`MAX_BYTES`], and parses it on a thread with a stack for that, which ends before this returns. Errors: what
+/// Takes UTF-8 of at most [`MAX_BYTES`], and parses it on a thread with a stack for that. Errors: what
 /// is wrong with the file, in the order of place, 20 at most. A file with a syntax error is one, whether or not it declares
 /// anything.
 pub fn declaration(language: Language, source: &[u8]) -> Result<Option<Declaration>, Vec<Problem>> {
     let bytes = source.strip_prefix("\u{feff}".as_bytes()).unwrap_or(source);
-    let text = source::sound(language, bytes, MAX_BYTES).map_err(|finding| {
+    let text = source::sound(language, bytes).map_err(|finding| {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_BYTES)]);
         vec![Source::new(&shown).problem(&finding, &[])]
     })?;

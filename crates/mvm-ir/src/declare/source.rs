@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Finding, Language, Place, Problem};
+use super::{Finding, Language, MAX_BYTES, Place, Problem};
 
 /// The most characters of a line that are shown, and how many of them are before the place in a longer line.
 const MAX_SHOWN: usize = 200;
@@ -15,10 +15,10 @@ const MAX_NAME: usize = 40;
 const MAX_INDENTS: usize = 300;
 
 /// The text of a file, unless its parser and its language could disagree about what it says.
-pub(super) fn sound(language: Language, source: &[u8], limit: usize) -> Result<&str, Finding> {
-    if source.len() > limit {
+pub(super) fn sound(language: Language, source: &[u8]) -> Result<&str, Finding> {
+    if source.len() > MAX_BYTES {
         let instead = "put what is not needed here into a file of its own";
-        return Err(Finding::new(0..0, format!("the file is larger than {} KiB", limit >> 10), instead));
+        return Err(Finding::new(0..0, format!("the file is larger than {} KiB", MAX_BYTES >> 10), instead));
     }
     let text = std::str::from_utf8(source).map_err(|e| {
         let at = e.valid_up_to();

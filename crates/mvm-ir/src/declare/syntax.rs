@@ -2,12 +2,13 @@
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
-use std::thread::{self, ScopedJoinHandle};
+use std::sync::mpsc;
+use std::thread;
 
 use tree_sitter::{Node, ParseOptions, ParseState, Parser, Point, Tree};
 
-use super::Finding;
 use super::source::shown;
+use super::{Finding, memory};
 
 /// How much of the text the parser is given at once.
 const CHUNK: usize = 1 << 10;
@@ -21,21 +22,30 @@ const MAX_STEPS_AFTER_ERROR: usize = 2000;
 /// The parser's stack, in bytes: of what it takes for any text, and for each byte of one. Only what is used of it is taken.
 const STACK: usize = 1 << 20;
 const STACK_PER_BYTE: usize = 256;
+/// The most memory that a parser takes, in bytes. For what people write it takes about a hundred for each byte.
+const MEMORY: usize = 256 << 20;
+const TANGLED: &str = "the file is too tangled to be read";
+const APART: &str = "move the declaration to a file of its own";
 /// The most syntax errors that are told of.
 const MAX_ERRORS: usize = 3;
 const CORRECT: &str = "correct it: nothing is read of a file with an error";
 
-/// Parses a text on a stack for it. The parser's own structures are released by recursion, at most as deep as the text is long,
-/// with about 100 bytes for each level.
+/// Parses a text on a stack for it, within [`MEMORY`]. The parser's own structures are released by recursion, at most as deep as
+/// the text is long, with about 100 bytes for each level.
 pub(super) fn parse(grammar: &tree_sitter::Language, text: &str) -> Result<Tree, Finding> {
-    thread::scope(|scope| {
-        let stack = STACK + text.len() * STACK_PER_BYTE;
-        let parsing = thread::Builder::new().stack_size(stack).spawn_scoped(scope, || parse_here(grammar, text));
-        match parsing.map(ScopedJoinHandle::join) {
-            Ok(Ok(parsed)) => parsed,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(e) => Err(Finding::new(0..0, format!("there is no thread to read it with: {e}"), "try again")),
-        }
+    let (tell, told) = mpsc::channel();
+    let beyond = tell.clone();
+    let (grammar, text) = (grammar.clone(), text.to_owned());
+    let parsing = thread::Builder::new().stack_size(STACK + text.len() * STACK_PER_BYTE).spawn(move || {
+        memory::bound(MEMORY, move || drop(beyond.send(Err(Finding::new(0..0, TANGLED, APART)))));
+        let _ = tell.send(parse_here(&grammar, &text));
+    });
+    let parsing =
+        parsing.map_err(|e| Finding::new(0..0, format!("there is no thread to read it with: {e}"), "try again"))?;
+    // A thread that was stopped does not end, and one that has not told anything has panicked.
+    told.recv().unwrap_or_else(|_| match parsing.join() {
+        Err(panic) => std::panic::resume_unwind(panic),
+        Ok(()) => Err(Finding::new(0..0, TANGLED, APART)),
     })
 }
 
@@ -76,7 +86,7 @@ fn parse_here(grammar: &tree_sitter::Language, text: &str) -> Result<Tree, Findi
     let at = (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
     Err(match error {
         Some(_) => Finding::new(at..at, "the file has a syntax error here, or shortly before", CORRECT),
-        None => Finding::new(at..at, "the file is too tangled to be read", "move the declaration to a file of its own"),
+        None => Finding::new(at..at, TANGLED, APART),
     })
 }
 

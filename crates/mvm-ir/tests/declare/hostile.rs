@@ -179,6 +179,12 @@ fn what_a_file_makes_deep_or_large_is_refused() {
         let told = told(language, text.repeat(SIZE / text.len()));
         assert!(told[0].contains("the file is too tangled to be read"), "{told:?}");
     }
+    // So does memory, if each part can be read in several ways.
+    let ambiguous = told(TypeScript, format!("f({}", "a<b,".repeat(SIZE / 4 - 1)));
+    assert!(ambiguous[0].contains("the file is too tangled to be read"), "{ambiguous:?}");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim_end_matches("kB").trim();
+    assert!(most.parse::<u64>().unwrap() < 2 << 20, "{most} KiB");
     // A constant may be used many times.
     let text = format!("X = '{}'\n", "x".repeat(SIZE / 4));
     let given = format!("name='a', entrypoint=mvm.entrypoint_command([{}])", "X,".repeat(SIZE / 8));
