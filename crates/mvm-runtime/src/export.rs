@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, IoContext, Result};
 use crate::home::{Home, parent, replace};
 use crate::image::{Image, ImageConfig};
-use crate::layers::{Layer, Limits, Region, Spool, exhausted, flatten, no_removals};
+use crate::layers::{Layer, Limits, Region, Spool, flatten, no_removals, too_large};
 use crate::point::copy_layer;
 use crate::progress::Progress;
 use crate::setup::{self, Ready};
@@ -55,7 +55,8 @@ pub async fn export(home: &Home, name: &str, file: &Path, progress: &dyn Progres
     let ready = setup::ready(home, name, progress).await?;
     let cannot = |e: Error| Error { what: format!("cannot export the image {name}"), ..e };
     progress.step(&format!("image {name}: reading its disk in a machine"));
-    let (staging, limits) = (home.staging("export")?, Limits::default());
+    let staging = home.staging("export")?;
+    let limits = Limits::within(staging.path())?;
     let spool = Spool::new(staging.path(), &limits);
     let region = read(&ready, staging.path(), spool.file()?, &limits, progress).await.map_err(cannot)?;
     let disk = Layer { name: "its disk".to_owned(), region };
@@ -110,7 +111,7 @@ async fn keep(guest: &Guest, into: File, limits: &Limits, progress: &dyn Progres
             Frame::Stdout(piece) => {
                 bytes += piece.len() as u64;
                 if bytes > limits.bytes {
-                    return Err(exhausted(format!("all that is in it is more than {} bytes", limits.bytes)));
+                    return Err(too_large(limits.bytes));
                 }
                 into.write_all(piece).context(cannot_write)?;
                 progress.detail(&format!("{} MiB", bytes >> 20));

@@ -71,7 +71,7 @@ pub async fn import(
 
 /// Writes the archive of an image into `dir`.
 fn archive(source: &Path, reference: Option<&str>, dir: &Path) -> Result<ImageSource> {
-    let limits = Limits::default();
+    let limits = Limits::within(dir)?;
     let mut spool = Spool::new(dir, &limits);
     let (layers, config) = layers(source, reference, &mut spool, &limits)?;
     let tar = dir.join("root.tar");

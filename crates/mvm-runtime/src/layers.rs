@@ -21,6 +21,7 @@ mod tree;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use mvm_wire::ErrorCode;
 use mvm_wire::tar::{self, Entry, Kind};
@@ -58,6 +59,20 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits { layers: 512, entries: 2_000_000, bytes: 32 << 30, names: 256 << 20 }
+    }
+}
+
+impl Limits {
+    /// The same where there is room. What is in an image is kept twice, uncompressed, and once more on a disk: it may be a third
+    /// of what is free in a directory, so that no archive fills it.
+    ///
+    /// # Errors
+    ///
+    /// That it cannot be told what is free.
+    pub fn within(dir: &Path) -> Result<Limits> {
+        let free = rustix::fs::statvfs(dir).context(|| format!("cannot tell how much is free in {}", dir.display()))?;
+        let limits = Limits::default();
+        Ok(Limits { bytes: limits.bytes.min(free.f_bavail * free.f_frsize / 3), ..limits })
     }
 }
 
@@ -187,6 +202,12 @@ pub fn invalid(why: impl std::fmt::Display) -> Error {
 /// The error for an image that is more than it may be.
 pub fn exhausted(why: impl std::fmt::Display) -> Error {
     Error::new(ErrorCode::ResourceExhausted, "cannot import the image", why)
+}
+
+/// The error for an image with more bytes in it than there may be.
+pub fn too_large(limit: u64) -> Error {
+    exhausted(format!("all that is in it is more than {} MiB, which is what there is room for", limit >> 20))
+        .hint("make room where mvm keeps its files: it takes three times as much, and 32 GiB at most")
 }
 
 fn refused(layer: &Layer, path: &[u8], why: &str) -> Error {

@@ -6,6 +6,7 @@ mod model;
 mod tars;
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
@@ -162,6 +163,15 @@ fn bounds_hold() {
     exhausted(&[three], Limits { names: 2, ..Limits::default() });
     exhausted(&[vec![], Tar::new().put(&file(".wh.some", 0)).end()], Limits { names: 3, ..Limits::default() });
     exhausted(&[vec![], vec![]], Limits { layers: 1, ..Limits::default() });
+}
+
+#[test]
+fn there_may_be_no_more_than_there_is_room_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = Limits::within(dir.path()).unwrap().bytes;
+    assert!(bytes > 0 && bytes <= Limits::default().bytes, "{bytes}");
+    assert_eq!(Limits::within(Path::new("/proc")).unwrap().bytes, 0);
+    assert!(Limits::within(Path::new("/missing")).is_err());
 }
 
 #[test]

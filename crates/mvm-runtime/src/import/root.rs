@@ -99,7 +99,7 @@ impl Packer {
         let (entries, bytes, names) = self.left;
         let left = (entries.checked_sub(1), bytes.checked_sub(size), names.checked_sub(path.len() as u64));
         let (Some(entries), Some(bytes), Some(names)) = left else {
-            return Err(exhausted("there is more in it than an image may have"));
+            return Err(exhausted("there is more in it than an image may have, or than there is room for"));
         };
         self.left = (entries, bytes, names);
         let mtime = u64::try_from(stat.st_mtime).unwrap_or(0);

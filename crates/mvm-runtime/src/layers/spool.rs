@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use mvm_wire::tar::{self, Entry};
 use sha2::{Digest, Sha256};
 
-use super::{Limits, damaged, exhausted, invalid};
+use super::{Limits, damaged, invalid, too_large};
 use crate::error::{IoContext, Result};
 use crate::home::unique;
 
@@ -169,7 +169,7 @@ impl Spool {
         io::copy(&mut content.by_ref().take(self.left.saturating_add(1)), &mut file).map_err(|e| damaged(name, &e))?;
         let (length, content_sha256) = content.result();
         if length > self.left {
-            return Err(exhausted(format!("all that is in it is more than {} bytes", self.limit)));
+            return Err(too_large(self.limit));
         }
         self.left -= length;
         // What stands behind the compressed content.
