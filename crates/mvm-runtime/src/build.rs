@@ -2,8 +2,7 @@
 //! workload's files, and halts; what is on that disk then is the new image's. The machine has no network and nothing of the
 //! host, and no program of the workload runs in it.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,8 +62,6 @@ pub async fn build(home: &Home, bundle: Bundle, tag: &str, progress: &dyn Progre
         let why = format!("{tag} is an image that mvm makes itself");
         return Err(invalid(tag, why).hint("choose another name with --tag"));
     }
-    // What cannot be put into an image is refused before anything is fetched or booted.
-    drop(puts(&bundle, tag)?);
     let (base, wanted) = base(bundle.workload());
     let (ready, wanted) = (setup::ready(home, base, progress).await?, wanted.to_vec());
     let resources = bundle.workload().resources;
@@ -97,6 +94,8 @@ fn found(home: &Home, ready: &Ready, bundle: &Bundle, tag: &str) -> Result<Optio
 
 async fn make(home: &Home, ready: &Ready, bundle: Bundle, tag: &str, progress: &dyn Progress) -> Result<Built> {
     let staging = home.staging("image")?;
+    // What cannot be is refused before anything is fetched.
+    let prepared = prepared(&bundle, tag)?;
     let fetched = packages(ready, &bundle, &staging, progress).await?;
     let (lock, packages) = fetched.map(|fetched| (fetched.lock, fetched.files)).unzip();
     let (bundle, packages) = (bundle.with_lock(lock), packages.unwrap_or_default());
@@ -104,7 +103,10 @@ async fn make(home: &Home, ready: &Ready, bundle: Bundle, tag: &str, progress: &
     if let Some(image) = found(home, ready, &bundle, tag)? {
         return Ok(Built { image, cached: true, bundle });
     }
-    let puts = puts(&bundle, tag)?;
+    let mut puts = puts(&bundle, tag)?;
+    for put in &mut puts {
+        put.bytes = prepared.get(&put.path).map_or(put.bytes, String::as_bytes);
+    }
     let packaged = if packages.is_empty() { String::new() } else { format!(", {} packages", packages.len()) };
     progress.step(&format!("image {tag}: {} files{packaged} on {}", puts.len(), ready.image.name));
     let disk_bytes = lay(ready, &staging, &puts, &packages)?;
@@ -175,7 +177,7 @@ fn config(base: &ImageConfig, workload: &Workload) -> ImageConfig {
 /// What decides about the image: its base and all that is put into it. Ports, environment and the like do not.
 fn digest(base: &Image, bundle: &Bundle, config: &ImageConfig) -> Result<String> {
     let workload = bundle.workload();
-    let support = function(workload).map(function::support).transpose()?;
+    let support = function(workload).map(function::support);
     let parts = json!({
         "format": FORMAT, "base": base.digest, "config": config, "files": workload.files, "source": workload.source,
         "support": support, "packages": bundle.lock().map(|lock| &lock.packages),
@@ -188,7 +190,7 @@ fn digest(base: &Image, bundle: &Bundle, config: &ImageConfig) -> Result<String>
 struct Put<'a> {
     path: String,
     mode: u32,
-    bytes: Cow<'a, [u8]>,
+    bytes: &'a [u8],
 }
 
 /// The function that is its entrypoint, if one is.
@@ -199,30 +201,41 @@ fn function(workload: &Workload) -> Option<&EntrypointFunction> {
     }
 }
 
-/// Everything that is put into it.
+/// Everything that is put into it, as it is.
 fn puts<'a>(bundle: &'a Bundle, tag: &str) -> Result<Vec<Put<'a>>> {
     let workload = bundle.workload();
-    let bytes =
-        |path: &str, content| bundle.content(content).ok_or_else(|| invalid(tag, format!("{path} has no content")));
-    let mut puts = Vec::new();
-    if let Some(source) = &workload.source {
-        for file in &source.files {
-            let bytes = bytes(&file.path, &file.content)?;
-            let bytes = match function(workload) {
-                Some(function) => function::prepared(function, &file.path, bytes)?,
-                None => bytes.into(),
-            };
+    let source = workload.source.iter().flat_map(|source| {
+        source.files.iter().map(|file| {
             let mode = if file.executable { 0o755 } else { 0o644 };
-            puts.push(Put { path: format!("{}/{}", source.guest_path, file.path), mode, bytes });
-        }
-    }
-    for file in &workload.files {
-        puts.push(Put { path: file.path.clone(), mode: file.mode, bytes: bytes(&file.path, &file.content)?.into() });
-    }
-    for (path, text) in function(workload).map(function::support).transpose()?.unwrap_or_default() {
-        puts.push(Put { path: path.to_owned(), mode: 0o644, bytes: text.into_bytes().into() });
-    }
-    Ok(puts)
+            (format!("{}/{}", source.guest_path, file.path), mode, &file.content)
+        })
+    });
+    let files = workload.files.iter().map(|file| (file.path.clone(), file.mode, &file.content));
+    let support = function(workload).map(function::support).unwrap_or_default();
+    let support =
+        support.iter().map(|(path, text)| Ok(Put { path: (*path).to_owned(), mode: 0o644, bytes: text.as_bytes() }));
+    source
+        .chain(files)
+        .map(|(path, mode, content)| {
+            let bytes = bundle.content(content).ok_or_else(|| invalid(tag, format!("{path} has no content")))?;
+            Ok(Put { path, mode, bytes })
+        })
+        .chain(support)
+        .collect()
+}
+
+/// What is put in place of some of it, by the path.
+fn prepared(bundle: &Bundle, tag: &str) -> Result<BTreeMap<String, String>> {
+    let workload = bundle.workload();
+    let Some(function) = function(workload) else { return Ok(BTreeMap::new()) };
+    let app = workload.source.as_ref().map(|source| format!("{}/", source.guest_path)).unwrap_or_default();
+    let texts = puts(bundle, tag)?.into_iter().filter_map(|put| {
+        // Errors name it as the user does.
+        let path = put.path.strip_prefix(&app).unwrap_or(&put.path);
+        let text = function::prepared(function, path, put.bytes).transpose()?;
+        Some(text.map(|text| (put.path, text)))
+    });
+    texts.collect()
 }
 
 /// Lays the disk that it begins with, with room for what comes. Returns its size.
@@ -263,7 +276,7 @@ async fn fill(
         }
         for (done, put) in puts.iter().enumerate() {
             progress.detail(&format!("{} of {}", done + 1, puts.len()));
-            write(&guest, &put.path, put.mode, &put.bytes).await?;
+            write(&guest, &put.path, put.mode, put.bytes).await?;
         }
         guest.demand(&Request::Halt, "halt").await
     };

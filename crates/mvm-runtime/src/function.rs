@@ -2,8 +2,6 @@
 
 mod erase;
 
-use std::borrow::Cow;
-
 use mvm_ir::EntrypointFunction;
 
 use crate::error::Result;
@@ -17,7 +15,7 @@ const CALL_PYTHON: &str = "import importlib, sys; sys.path.append('/usr/lib/mvm/
 /// What modules of Python import as `mvm` in a guest, where declarations mean nothing.
 const PYTHON: (&str, &str) = ("/usr/lib/mvm/python/mvm.py", include_str!("../../../sdk/python/src/mvm/_declare.py"));
 /// The same for TypeScript, whose types Node.js does not know.
-const TYPESCRIPT: (&str, &str) = ("/usr/lib/mvm/node/sdk.mjs", include_str!("../../../sdk/typescript/src/declare.ts"));
+const TYPESCRIPT: (&str, &str) = ("/usr/lib/mvm/node/sdk.ts", include_str!("../../../sdk/typescript/src/declare.ts"));
 const CALL_NODE: (&str, &str) = ("/usr/lib/mvm/node/call.mjs", include_str!("function/call.mjs"));
 const HOOKS_NODE: (&str, &str) = ("/usr/lib/mvm/node/hooks.mjs", include_str!("function/hooks.mjs"));
 
@@ -30,27 +28,21 @@ pub fn argv(function: &EntrypointFunction) -> Vec<String> {
 }
 
 /// What calls it, and what its module imports: files by their paths.
-pub fn support(function: &EntrypointFunction) -> Result<Vec<(&'static str, String)>> {
-    let file = |(path, text): (&'static str, &str)| (path, text.to_owned());
-    if !is_typescript(function) {
-        return Ok(vec![file(PYTHON)]);
-    }
-    let (path, text) = TYPESCRIPT;
-    Ok(vec![file(CALL_NODE), file(HOOKS_NODE), (path, erased(path, text.as_bytes())?)])
+pub fn support(function: &EntrypointFunction) -> &'static [(&'static str, &'static str)] {
+    if is_typescript(function) { &[CALL_NODE, HOOKS_NODE, TYPESCRIPT] } else { &[PYTHON] }
 }
 
-/// A file of its source as it is put into the image: modules of TypeScript without their types, which most versions of Node.js
-/// do not take.
+/// A file as it is put into the image, if it is not as it is: a module of TypeScript, without its types, which most versions of
+/// Node.js do not take. Those of packages stay: they are to have JavaScript, and are others' to change.
 ///
 /// # Errors
 ///
 /// `InvalidRequest` with all that is wrong with the module, if it is more than JavaScript with types.
-pub fn prepared<'a>(function: &EntrypointFunction, path: &str, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>> {
+pub fn prepared(function: &EntrypointFunction, path: &str, bytes: &[u8]) -> Result<Option<String>> {
     let is_module = [".ts", ".mts"].iter().any(|end| path.ends_with(end) && !path.ends_with(&format!(".d{end}")));
-    // Of packages nobody takes the types: they are to have JavaScript, and are others' to change.
-    let is_ours = is_module && !path.split('/').any(|part| part == "node_modules");
-    let text = (is_typescript(function) && is_ours).then(|| erased(path, bytes)).transpose()?;
-    Ok(text.map_or(bytes.into(), |text| text.into_bytes().into()))
+    let is_packages = path.split('/').any(|part| part == "node_modules");
+    let changes = is_typescript(function) && is_module && !is_packages;
+    changes.then(|| erased(path, bytes)).transpose()
 }
 
 fn is_typescript(function: &EntrypointFunction) -> bool {

@@ -256,8 +256,8 @@ pub fn parent(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// What is being made beside its place, under a name that nobody can take beforehand. Unless it has another name by then it is gone in the end, also when a signal ends the
-/// process.
+/// What is being made beside its place, under a name that nobody can take beforehand. Unless it has another name by then it is
+/// gone in the end, also when a signal ends the process.
 #[derive(Debug)]
 pub struct Draft(PathBuf);
 

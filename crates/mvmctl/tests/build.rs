@@ -104,10 +104,10 @@ fn modules_of_typescript_go_without_their_types_and_with_what_calls_them() {
     let ran = declare("import type { A } from './a.ts';");
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let script = "tail -n 2 app.ts | tr -s ' ' | head -n 1; tail -n 1 app.ts | grep -o '((.*'; cat types.d.ts; ls /usr/lib/mvm/node; \
-        grep -c 'export function' /usr/lib/mvm/node/sdk.mjs";
+        grep -c 'export function' /usr/lib/mvm/node/sdk.ts";
     assert_eq!(
         place.said(&place.name, script),
-        " \n(()       => {});\ndeclare const a: string;\ncall.mjs\nhooks.mjs\nsdk.mjs\n11\n"
+        " \n(()       => {});\ndeclare const a: string;\ncall.mjs\nhooks.mjs\nsdk.ts\n11\n"
     );
     let refused = |text: &str, why: &str| {
         let ran = declare(text);

@@ -141,9 +141,8 @@ pub fn problem(text: &str, at: Range<usize>, why: String, instead: &str) -> Prob
 
 /// Reads what a file declares; nothing if it has no `app` of mvm in it, as a script that makes its sandboxes itself.
 ///
-/// Takes UTF-8 of at most [`MAX_BYTES`], and parses it on a thread with a stack for that. Errors: what
-/// is wrong with the file, in the order of place, 20 at most. A file with a syntax error is one, whether or not it declares
-/// anything.
+/// Takes UTF-8 of at most [`MAX_BYTES`], and parses it on a thread with a stack for that. Errors: what is wrong with the file, in
+/// the order of place, 20 at most. A file with a syntax error is one, whether or not it declares anything.
 pub fn declaration(language: Language, source: &[u8]) -> Result<Option<Declaration>, Vec<Problem>> {
     let bytes = source.strip_prefix("\u{feff}".as_bytes()).unwrap_or(source);
     let text = source::sound(language, bytes).map_err(|finding| {

@@ -1,7 +1,7 @@
 // How Node.js finds and loads modules of TypeScript whose types were taken out when the image was built.
 
 /** What declares workloads, where it is not installed: its functions do nothing. */
-const SDK = ['@mvm/sdk', new URL('./sdk.mjs', import.meta.url).href];
+const SDK = ['@mvm/sdk', new URL('./sdk.ts', import.meta.url).href];
 const MISSING = ['ERR_MODULE_NOT_FOUND', 'ERR_UNSUPPORTED_DIR_IMPORT'];
 
 export async function resolve(specifier, context, next) {
